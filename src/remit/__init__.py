@@ -1,0 +1,3 @@
+"""Remit keeps AI agents within their remit."""
+
+__version__ = "0.1.0"
