@@ -77,6 +77,11 @@ class Recorder(Protocol):
     is durable, all of it, when the barrier returns.
     """
 
+    @property
+    def epoch(self) -> int:
+        """How many groups of writes were lost so far; moves when a commit fails."""
+        ...
+
     def stage(self, step: Step, context: Context) -> str:
         """Stage a step and return its record id. Durable only after a barrier."""
         ...
