@@ -58,6 +58,13 @@ class DeniedError(RemitError):
         super().__init__(message or decision.sentence())
         self.decision = decision
 
+    def record(self) -> Step:
+        """Return the denial, which names its decision."""
+        return Step(
+            kind="call.denied",
+            body={"code": self.code, "decision": self.decision.id, "reason": str(self)},
+        )
+
 
 class ApprovalRequiredError(DeniedError):
     """Policy says no for now: a person has to approve this exact call."""

@@ -1,0 +1,252 @@
+"""The story of one call, from a caller's claim to a settled lease, and nothing else.
+
+Three barriers hold promise 2: what was staged is durable before anything is minted, before the
+call acts, and before the caller hears how it ended. A call that acted has exactly one outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+
+from remit.approvals.desk import ApprovalDesk
+from remit.credentials.leases import Leases
+from remit.evidence.ledger import Ledger
+from remit.evidence.trail import Trail
+from remit.identity.desk import Identity
+from remit.identity.registry import Registry
+from remit.model.approval import Approval
+from remit.model.call import Call
+from remit.model.catalogue import Tool
+from remit.model.decision import Decision, Effect
+from remit.model.errors import (
+    ApprovalRequiredError,
+    EvidenceError,
+    RemitError,
+    UnavailableError,
+)
+from remit.model.label import Label
+from remit.model.lease import Credential, Lease, LeaseScope
+from remit.model.outcome import Ending, Outcome
+from remit.model.record import Recordable
+from remit.model.subject import Claim, Subject
+from remit.model.task import Task, TaskState
+from remit.policy.catalogue import Catalogue
+from remit.policy.engine import Policy, Question
+from remit.tasks.desk import TaskDesk
+
+log = structlog.get_logger()
+
+Act = Callable[[Call, Decision, Credential | None], Awaitable[Outcome]]
+"""Makes the call with the credential and says how it ended; raises a RemitError if it could not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long each step may take, in seconds; past it the step counts as failed, never as done."""
+
+    identify_seconds: float = 10.0
+    decide_seconds: float = 2.0
+    issue_seconds: float = 15.0
+    settle_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """Every room that carries a call, put together by the app."""
+
+    identity: Identity
+    registry: Registry
+    tasks: TaskDesk
+    approvals: ApprovalDesk
+    policy: Policy
+    catalogue: Catalogue
+    leases: Leases
+    evidence: Ledger
+    clock: Callable[[], datetime]
+    limits: Limits = field(default_factory=Limits)
+
+
+async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> Outcome:
+    """Carry one call from a caller's claim to a settled lease.
+
+    Raises:
+        UnidentifiedError: the caller did not prove who it is.
+        MandateError: no open task of this caller's admits the call.
+        ApprovalRequiredError: policy wants a person's yes; it carries the approval asked for.
+        DeniedError: policy refused; it carries the decision.
+        BrokerError: the target would not mint.
+        UpstreamError: the act could not be made.
+        EvidenceError: what happened could not be made durable; if it was before the act,
+            nothing acted.
+        UnavailableError: a step took longer than its limit.
+    """
+    trail = Trail(authority.evidence, call=call.id, trace=call.trace)
+    tool = authority.catalogue.find(call.target)
+    try:
+        async with _limit(authority.limits.identify_seconds, "identifying the caller"):
+            subject = trail.leave(await authority.identity.identify(claim))
+            task = await authority.tasks.admit(claim, subject)
+        trail.bind(task.id)
+        trail.leave(task)
+        approval = authority.approvals.granted(
+            task_id=task.id, call=call, bundle_digest=authority.policy.bundle_digest
+        )
+        decision = trail.leave(await _decide(subject, task, call, tool, approval, authority))
+        if decision.effect is Effect.APPROVAL_REQUIRED:
+            asked = await authority.approvals.ask(
+                decision=decision, call=call, task=task, subject=subject
+            )
+            raise ApprovalRequiredError(decision, asked)
+        decision.require_permit()
+        authority.tasks.spend(task.id, call)
+    except RemitError as refusal:
+        trail.leave(refusal)
+        await trail.barrier()
+        raise
+
+    flight = _Flight(trail, task, call, tool, authority)
+    try:
+        if approval is not None:
+            authority.approvals.consume(approval.id)
+        flight.lease = authority.leases.reserve(task, call, decision)
+        await trail.barrier()
+        credential = None
+        if flight.lease is not None:
+            async with _limit(authority.limits.issue_seconds, "issuing the credential"):
+                credential = await authority.leases.issue(flight.lease)
+            await trail.barrier()
+        authority.tasks.require_open(task.id)
+        flight.acting = True
+        outcome = await act(call, decision, credential)
+    except RemitError as failure:
+        await _to_the_end(flight.settle(failure))
+        raise
+    except BaseException:
+        # Cancelled, or a fault of ours: whether the upstream acted is not known here.
+        await _to_the_end(flight.settle(flight.unfinished()))
+        raise
+    if tool is not None:
+        outcome = replace(outcome, label=outcome.label.join(tool.label))
+    await _to_the_end(flight.settle(outcome))
+    return outcome
+
+
+async def close_task(task_id: str, state: TaskState, by: str, authority: Authority) -> Task:
+    """End a task: no call acts any more, every lease below it is settled, its chain is sealed.
+
+    Raises:
+        NotFoundError: there is no such task.
+        ConflictError: it is closed already.
+        EvidenceError: the end could not be made durable.
+    """
+    task = await authority.tasks.close(task_id, state, by)
+    await authority.leases.settle_task(task_id)
+    await authority.evidence.seal_task(task_id)
+    await authority.evidence.barrier()
+    return task
+
+
+async def _decide(
+    subject: Subject,
+    task: Task,
+    call: Call,
+    tool: Tool | None,
+    approval: Approval | None,
+    authority: Authority,
+) -> Decision:
+    question = Question(
+        subject=subject,
+        task=task,
+        call=call,
+        tool=tool,
+        bounds=authority.tasks.measure(task, call),
+        approval=approval,
+        now=authority.clock(),
+    )
+    async with _limit(authority.limits.decide_seconds, "deciding"):
+        return await authority.policy.decide(question)
+
+
+class _Flight:
+    """A permitted call on its way: what has to be put right however it ends."""
+
+    def __init__(
+        self, trail: Trail, task: Task, call: Call, tool: Tool | None, authority: Authority
+    ) -> None:
+        self.lease: Lease | None = None
+        self.acting = False
+        self._trail = trail
+        self._task = task
+        self._call = call
+        self._tool = tool
+        self._authority = authority
+        self._began = time.monotonic()
+
+    def unfinished(self) -> Outcome:
+        """Return the outcome of a call that was cut short."""
+        return Outcome(
+            ending=Ending.UNKNOWN if self.acting else Ending.FAILED,
+            target=self._call.target,
+            seconds=time.monotonic() - self._began,
+            detail="cut short before the answer" if self.acting else "cut short before it acted",
+        )
+
+    async def settle(self, ending: Recordable) -> None:
+        """Record how the call ended, free what it held, and wait until that is durable."""
+        authority = self._authority
+        label = ending.label if isinstance(ending, Outcome) else Label()
+        if self._tool is not None and self.acting:
+            # A failed call has touched its target all the same.
+            label = label.join(self._tool.label)
+        authority.tasks.settle(
+            self._task.id, self._call, seconds=time.monotonic() - self._began, label=label
+        )
+        self._trail.leave(ending)
+        if self.lease is not None and self.lease.scope is LeaseScope.CALL:
+            async with _limit(authority.limits.settle_seconds, "revoking the credential"):
+                await authority.leases.settle(self.lease)
+        await self._trail.barrier()
+
+
+async def _to_the_end(settling: Awaitable[None]) -> None:
+    """Await ``settling`` to its end, even if the caller is cancelled meanwhile."""
+    running = asyncio.ensure_future(settling)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        try:
+            await running
+        except EvidenceError as error:
+            log.error("a cut-short call could not be settled", reason=str(error))
+        raise
+
+
+class _limit:  # noqa: N801 - reads as a statement, like asyncio.timeout
+    """Turn what outlasts ``seconds``, or breaks, into an UnavailableError that names the step."""
+
+    def __init__(self, seconds: float, step: str) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._seconds = seconds
+        self._step = step
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise UnavailableError(
+                f"{self._step} took longer than {self._seconds:g} seconds"
+            ) from error
+        if isinstance(error, Exception) and not isinstance(error, RemitError):
+            log.error("a step broke", step=self._step, exc_info=error)
+            raise UnavailableError(f"{self._step} failed inside remit") from error

@@ -1,0 +1,77 @@
+"""The lease book's pages in SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
+from sqlalchemy.dialects.sqlite import insert
+
+from remit.model.lease import Lease, LeaseState
+from remit.storage.sqlite.journal import Journal
+from remit.storage.sqlite.metadata import METADATA
+
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("task", String, nullable=False, index=True),
+    Column("state", String, nullable=False, index=True),
+    Column("document", LargeBinary, nullable=False),
+)
+
+_OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value, LeaseState.IRREVOCABLE.value)
+
+
+class SqliteLeases:
+    """Implements ``credentials.port.LeaseStore``."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def put(self, lease: Lease) -> None:
+        """Stage a lease's present state."""
+        row = {
+            "id": lease.id,
+            "task": lease.task,
+            "state": lease.state.value,
+            "document": msgspec.json.encode(lease),
+        }
+        statement = insert(LEASES).values(row)
+        statement = statement.on_conflict_do_update(
+            index_elements=["id"], set_={"state": row["state"], "document": row["document"]}
+        )
+
+        def write(connection: Connection) -> None:
+            connection.execute(statement)
+
+        self._journal.stage(write)
+
+    async def get(self, lease_id: str) -> Lease | None:
+        """Return one lease."""
+
+        def query(connection: Connection) -> bytes | None:
+            return connection.execute(
+                select(LEASES.c.document).where(LEASES.c.id == lease_id)
+            ).scalar()
+
+        document = await self._journal.read(query)
+        return None if document is None else msgspec.json.decode(document, type=Lease)
+
+    async def unsettled(self) -> Sequence[Lease]:
+        """Return every lease that may still have a live credential, oldest first."""
+
+        def query(connection: Connection) -> list[bytes]:
+            return list(
+                connection.execute(
+                    select(LEASES.c.document)
+                    .where(LEASES.c.state.not_in(_OVER))
+                    .order_by(LEASES.c.id)
+                ).scalars()
+            )
+
+        return [
+            msgspec.json.decode(document, type=Lease)
+            for document in await self._journal.read(query)
+        ]
