@@ -1,0 +1,238 @@
+"""What `remit.toml` may say, read strictly: an unknown key is an error, not a hope.
+
+Paths are relative to the file that names them. Every field has a default that is safe on one
+machine; what goes wrong otherwise stands beside the field in ``TEMPLATE`` (app/template.py).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from remit.model.errors import ConfigError
+
+DEFAULT_FILE = "remit.toml"
+DEFAULT_STATE = ".remit"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Tls(_Section):
+    """Certificate chain and key, PEM."""
+
+    cert: str
+    key: str
+
+
+class AuthoritySection(_Section):
+    """The authority itself."""
+
+    state: str = DEFAULT_STATE
+    trust_domain: str = "remit.local"
+    listen: str = "127.0.0.1:7480"
+    url: str | None = None
+    audience: str = "remit"
+    allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    tls: Tls | None = None
+
+
+class IssuerRule(_Section):
+    """Tokens whose claims all match become this agent, or this person with these roles."""
+
+    claims: dict[str, str]
+    agent: str | None = None
+    person: str | None = None
+    roles: tuple[str, ...] = ()
+
+
+class IssuerSection(_Section):
+    """An OpenID Connect issuer whose tokens are accepted."""
+
+    issuer: str
+    audience: str
+    rules: tuple[IssuerRule, ...] = msgspec.field(name="rule", default=())
+
+
+class FederateSection(_Section):
+    """Another trust domain, by the file or the https address of its bundle."""
+
+    trust_domain: str
+    bundle: str
+
+
+class ToolSection(_Section):
+    """The operator's own word on a tool, over what its upstream claims."""
+
+    environment: Literal["dev", "staging", "prod"] | None = None
+    side_effects: bool | None = None
+    confidentiality: Literal["public", "internal", "confidential", "restricted"] | None = None
+    trusted: bool | None = None
+    categories: tuple[str, ...] | None = None
+    destinations: tuple[str, ...] | None = None
+
+
+class UpstreamSection(_Section):
+    """One MCP server behind the gateway."""
+
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    environment: Literal["dev", "staging", "prod"] = "dev"
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    trusted: bool = False
+    timeout_seconds: float = 60.0
+    pin: Literal["first-sight", "accepted"] = "first-sight"
+    tool: dict[str, ToolSection] = {}
+
+
+class PolicySection(_Section):
+    """Where the bundle lies; the default bundle where nothing is named."""
+
+    bundle: str | None = None
+    templates: str | None = None
+
+
+class ApprovalsSection(_Section):
+    """How a person's yes is asked for."""
+
+    self_approval: bool = False
+    expires_seconds: int = 900
+
+
+class LimitsSection(_Section):
+    """How long each step may take, and how much may wait."""
+
+    identify_seconds: float = 10.0
+    decide_seconds: float = 2.0
+    issue_seconds: float = 15.0
+    settle_seconds: float = 30.0
+    body_bytes: int = 4 * 1024 * 1024
+
+
+class Config(_Section):
+    """The whole file."""
+
+    authority: AuthoritySection = AuthoritySection()
+    issuers: tuple[IssuerSection, ...] = msgspec.field(name="issuer", default=())
+    federates: tuple[FederateSection, ...] = msgspec.field(name="federate", default=())
+    upstreams: dict[str, UpstreamSection] = msgspec.field(name="upstream", default_factory=dict)
+    policy: PolicySection = PolicySection()
+    approvals: ApprovalsSection = ApprovalsSection()
+    limits: LimitsSection = LimitsSection()
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration and the folder its relative paths start from."""
+
+    config: Config
+    folder: Path
+    source: Path | None
+
+    def path(self, text: str) -> Path:
+        """Return an absolute path for one that the file wrote."""
+        return (self.folder / Path(text).expanduser()).resolve()
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.path(self.config.authority.state)
+
+    @property
+    def host(self) -> str:
+        """The host part of ``listen``."""
+        return self.config.authority.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port part of ``listen``."""
+        return int(self.config.authority.listen.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """The address that clients use."""
+        authority = self.config.authority
+        scheme = "https" if authority.tls else "http"
+        return authority.url or f"{scheme}://{authority.listen}"
+
+
+def load(path: Path | None) -> Loaded:
+    """Read a configuration file; None stands for the embedded defaults in the present folder.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or says something that is not known.
+    """
+    if path is None:
+        return Loaded(config=Config(), folder=Path.cwd(), source=None)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{path}` is not valid TOML: {error}") from error
+    return Loaded(config=parse(document, str(path)), folder=path.resolve().parent, source=path)
+
+
+def parse(document: dict[str, Any], name: str) -> Config:
+    """Check a parsed file.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or settings that contradict each other.
+    """
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"`{name}`: {_lower(str(error))}") from error
+    _check_authority(config.authority, name)
+    for upstream, section in config.upstreams.items():
+        if not _NAME.match(upstream):
+            raise ConfigError(f"`{name}`: upstream `{upstream}`: a name is a-z 0-9 _ -, at most 63")
+        if bool(section.command) == bool(section.url):
+            raise ConfigError(f"`{name}`: upstream `{upstream}` takes either `command` or `url`")
+        if section.timeout_seconds <= 0:
+            raise ConfigError(f"`{name}`: upstream `{upstream}`: `timeout_seconds` is above zero")
+    for issuer in config.issuers:
+        for rule in issuer.rules:
+            if bool(rule.agent) == bool(rule.person):
+                raise ConfigError(
+                    f"`{name}`: a rule of issuer `{issuer.issuer}` takes either `agent` or `person`"
+                )
+            if not rule.claims:
+                raise ConfigError(
+                    f"`{name}`: a rule of issuer `{issuer.issuer}` matches every token: "
+                    "give the claims that must match"
+                )
+    return config
+
+
+def _check_authority(authority: AuthoritySection, name: str) -> None:
+    host, separator, port = authority.listen.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the highest port
+        raise ConfigError(f"`{name}`: `listen` is host:port, not `{authority.listen}`")
+    if not _loopback(host.strip("[]")) and not authority.allow_remote:
+        raise ConfigError(
+            f'`{name}`: `listen = "{authority.listen}"` is reachable from other machines: '
+            "set `allow_remote = true` and `[authority.tls]` if that is what you want"
+        )
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
