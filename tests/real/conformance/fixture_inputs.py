@@ -166,7 +166,9 @@ def add_input_tools(server: MCPServer) -> None:  # noqa: C901 - a list of small,
             return "nothing left to ask"
         return _need(offered)
 
-    @server.prompt(description="Tests InputRequiredResult from prompts/get (SEP-2322 non-tool request)")
+    @server.prompt(
+        description="Tests InputRequiredResult from prompts/get (SEP-2322 non-tool request)"
+    )
     async def test_input_required_result_prompt(
         ctx: Context,
     ) -> list[UserMessage] | InputRequiredResult:

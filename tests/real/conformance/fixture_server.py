@@ -41,9 +41,7 @@ from mcp_types import (
 )
 from pydantic import Field
 
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
-)
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
 PAUSE_SECONDS = 0.05
 STEP = {"type": "object", "properties": {"street": {"type": "string"}, "city": {"type": "string"}}}
@@ -78,7 +76,9 @@ class Replay(EventStore):
         self._events.append((stream_id, message))
         return str(len(self._events) - 1)
 
-    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+    async def replay_events_after(
+        self, last_event_id: str, send_callback: EventCallback
+    ) -> str | None:
         """Send what followed ``last_event_id`` on its stream."""
         if not last_event_id.isdigit() or int(last_event_id) >= len(self._events):
             return None
@@ -300,9 +300,7 @@ async def json_schema_2020_12_tool() -> str:
 
 
 def _schema_tool() -> Tool:
-    description = (
-        "Tests JSON Schema 2020-12 keyword preservation in tools/list (inputSchema installed below)."
-    )
+    description = "Tests JSON Schema 2020-12 keyword preservation in tools/list (inputSchema installed below)."
     tool = Tool.from_function(json_schema_2020_12_tool, description=description)
     return tool.model_copy(update={"parameters": KEYWORDS})
 
