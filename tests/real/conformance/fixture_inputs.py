@@ -133,7 +133,7 @@ def add_input_tools(server: MCPServer) -> None:  # noqa: C901 - a list of small,
         if state["round"] == 1 and (name := _form(ctx, "step1", "name")) is not None:
             asked = {"step2": _ask("Step 2: What is your favorite color?", "color")}
             return _need(asked, {"round": 2, "name": name})
-        if state["round"] == 2 and (color := _form(ctx, "step2", "color")) is not None:  # noqa: PLR2004 - the round
+        if state["round"] == 2 and (color := _form(ctx, "step2", "color")) is not None:
             return f"{state['name']} likes {color}"
         return _need({"step1": _ask("Step 1: What is your name?", "name")}, {"round": 1})
 

@@ -387,7 +387,7 @@ def _add_older_era(server: MCPServer) -> None:
             raise MCPError(INVALID_PARAMS, "a level is needed")
         return EmptyResult()
 
-    low = server._lowlevel_server  # noqa: SLF001 - the SDK offers these methods on its lower layer only
+    low = server._lowlevel_server
     low.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
     low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
     low.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
