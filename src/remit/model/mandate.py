@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from remit.model.label import Confidentiality
-from remit.model.record import Json
 from remit.model.subject import Environment, SpiffeId
 
 
@@ -24,7 +24,7 @@ class Capability:
 
     target: str
     action: str = "call_tool"
-    args: Mapping[str, Json] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
     other_args: bool = False
     approval: str | None = None
 
@@ -81,7 +81,8 @@ class Mandate:
     """Signed, bounded authority for one task.
 
     ``prompt`` is the salted digest of the prompt (``sha256:<hex>``), or None where there was none.
-    ``id`` is the task's id. A call must satisfy the mandate *and* the template it was opened under.
+    ``id`` is the task's id, ``agent`` the registered name of its workload. A call must satisfy the
+    mandate *and* the template it was opened under.
     """
 
     id: str
@@ -100,3 +101,4 @@ class Mandate:
     issued_at: datetime
     expires_at: datetime
     parent: str | None = None
+    agent: str = ""

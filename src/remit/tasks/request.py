@@ -1,0 +1,59 @@
+"""A request for a task: what an agent or orchestrator asks for, inside a template's bound.
+
+Every part is optional but the template: a part that is left out means all that the template
+allows. Unknown keys are refused, so that a misspelt restriction is never silently no restriction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from remit.model.label import Confidentiality
+from remit.model.mandate import Budget, Capability
+from remit.model.subject import Environment
+from remit.model.task import Task
+from remit.tasks import keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """What is asked for. None means: all that the template allows.
+
+    ``budget`` holds calls, seconds and amounts with their sources; ``amount_limits`` lowers amounts
+    that the template already counts. ``on_behalf_of`` None means the agent's owner.
+    ``confirmation`` is the ``cnf`` claim (RFC 7800) the task token is to carry. ``prompt`` is
+    sensitive: it goes to the vault, and only its salted digest into the mandate.
+    """
+
+    template: str
+    purpose: str | None = None
+    on_behalf_of: str | None = None
+    prompt: str | None = field(default=None, repr=False)
+    capabilities: tuple[Capability, ...] | None = None
+    environments: tuple[Environment, ...] | None = None
+    data_ceiling: Confidentiality | None = None
+    egress: tuple[str, ...] | None = None
+    budget: Budget = field(default_factory=Budget)
+    amount_limits: Mapping[str, Decimal] = field(default_factory=dict)
+    expires_seconds: int | None = None
+    confirmation: Mapping[str, Any] | None = None
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> TaskRequest:
+        """Read a request from parsed JSON or TOML (the keys of docs/mandates.md).
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is out of its bounds.
+        """
+        return keys.request(data, cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A task that was opened, and the token that only its workload can use."""
+
+    task: Task
+    token: str = field(repr=False)
