@@ -1,0 +1,77 @@
+"""Routes of the agent registry, and of the processes that `remit run` starts."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from remit.api.answers import answer, body_of, guarded, page
+from remit.api.callers import Callers
+from remit.identity.registry import Registry
+from remit.model.errors import NotFoundError
+from remit.model.subject import Environment
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `POST /agents` takes."""
+
+    name: str
+    owner: str | None = None
+    purpose: str = ""
+    environment: Environment = Environment.DEV
+    autonomy: int = 1
+    templates: tuple[str, ...] = ()
+    gateway_templates: tuple[str, ...] = ()
+    selectors: tuple[str, ...] = ()
+
+
+def routes(registry: Registry, callers: Callers) -> list[Route]:
+    """Return the registry's routes."""
+
+    async def register(request: Request) -> Response:
+        person = await callers.operator(request)
+        wanted = await body_of(request, Registration)
+        agent = await registry.register(
+            name=wanted.name,
+            owner=wanted.owner or person.id,
+            purpose=wanted.purpose,
+            environment=wanted.environment,
+            autonomy=wanted.autonomy,
+            templates=wanted.templates,
+            gateway_templates=wanted.gateway_templates,
+            by=person.id,
+        )
+        return answer(agent, 201)
+
+    async def listing(request: Request) -> Response:
+        await callers.person(request)
+        return page(registry.list(), lambda agent: str(agent.name), 10**9)
+
+    async def show(request: Request) -> Response:
+        await callers.person(request)
+        name = request.path_params["name"]
+        agent = registry.get(name)
+        if agent is None:
+            raise NotFoundError(f"no agent `{name}` is registered: see `remit agent list`")
+        return answer(agent)
+
+    async def move(request: Request) -> Response:
+        person = await callers.operator(request)
+        name, verb = request.path_params["name"], request.path_params["verb"]
+        steps = {
+            "suspend": registry.suspend,
+            "resume": registry.resume,
+            "retire": registry.retire,
+        }
+        if verb not in steps:
+            raise NotFoundError(f"an agent can be suspended, resumed or retired, not `{verb}`")
+        return answer(await steps[verb](name, person.id))
+
+    return [
+        Route("/agents", guarded(register), methods=["POST"]),
+        Route("/agents", guarded(listing), methods=["GET"]),
+        Route("/agents/{name}", guarded(show), methods=["GET"]),
+        Route("/agents/{name}/{verb}", guarded(move), methods=["POST"]),
+    ]

@@ -1,0 +1,96 @@
+"""What the control routes answer: JSON, errors by whose fault they are, pages with a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.model.errors import InputError, RemitError
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 256 * 1024
+PAGE = 50
+MAX_PAGE = 500
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def answer(value: object, status: int = 200) -> Response:
+    """Return ``value`` as JSON."""
+    return Response(
+        msgspec.json.encode(plain(value)),
+        status,
+        headers={"cache-control": "no-store"},
+        media_type="application/json",
+    )
+
+
+def plain(value: object) -> Any:
+    """Return a noun as plain JSON values."""
+    return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+
+
+def page(items: Sequence[object], cursor: Callable[[Any], str], limit: int) -> Response:
+    """Return one page; ``next`` is what to pass as ``after`` for the one that follows, or null."""
+    following = cursor(items[-1]) if len(items) >= limit else None
+    return answer({"items": [plain(item) for item in items], "next": following})
+
+
+def limit_of(request: Request) -> int:
+    """Return the page size that was asked for.
+
+    Raises:
+        InputError: it is no number from 1 to 500.
+    """
+    text = request.query_params.get("limit", str(PAGE))
+    if not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
+        raise InputError(f"`limit` is a number from 1 to {MAX_PAGE}, not `{text[:20]}`")
+    return int(text)
+
+
+async def body_of(request: Request, shape: type[T]) -> T:
+    """Read the request's body as ``shape``; fields it does not know are refused.
+
+    Raises:
+        InputError: too long, not JSON, or not of that shape.
+    """
+    read = bytearray()
+    async for chunk in request.stream():
+        read += chunk
+        if len(read) > MAX_BODY_BYTES:
+            raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    try:
+        return msgspec.json.decode(bytes(read) or b"{}", type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = str(error)
+        raise InputError(f"the body: {message[:1].lower()}{message[1:]}") from error
+
+
+def guarded(handler: Handler) -> Handler:
+    """Answer a RemitError with its status, and anything else with 500 and no details."""
+
+    async def run(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RemitError as error:
+            return refused(error)
+        except Exception:
+            log.exception("a control route broke", path=request.url.path)
+            return answer({"error": {"code": "internal", "message": "remit failed inside"}}, 500)
+
+    return run
+
+
+def refused(error: RemitError, extra: Mapping[str, object] | None = None) -> Response:
+    """Return an error as the control routes write it."""
+    return answer(
+        {"error": {"code": error.code, "message": str(error), **(extra or {})}}, error.status
+    )

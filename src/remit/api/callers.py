@@ -1,0 +1,91 @@
+"""Who asks on a control route: the owner on the Unix socket, a person or an agent on TCP.
+
+The embedded authority has no password: whoever connects to its Unix socket is known by the
+kernel's word (uid), and an agent's own process is refused there. On TCP every control route wants
+a token of a configured issuer, and a task's own routes also take the agent's SVID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from remit.identity.desk import Identity
+from remit.model.errors import RemitError, UnidentifiedError
+from remit.model.subject import Claim, Person, Subject
+
+OPERATOR = "operator"
+"""The role that may change things; the owner on the socket holds every role."""
+
+
+class ForbiddenError(RemitError):
+    """The caller is known, but may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callers:
+    """Turns a request into a person or a subject.
+
+    ``owner`` returns the owner where the request came over the control socket from the owner's
+    process, None where it came over TCP, and raises where it came over the socket from anyone else.
+    """
+
+    identity: Identity
+    owner: Callable[[Request], Person | None]
+    audience: str
+
+    async def person(self, request: Request) -> Person:
+        """Return who asks.
+
+        Raises:
+            UnidentifiedError: no token, or one that does not hold.
+        """
+        owner = self.owner(request)
+        if owner is not None:
+            return owner
+        return await self.identity.person(_bearer(request))
+
+    async def operator(self, request: Request) -> Person:
+        """Return who asks, if that person may change things.
+
+        Raises:
+            UnidentifiedError: no token, or one that does not hold.
+            ForbiddenError: the person does not hold the operator's role.
+        """
+        person = await self.person(request)
+        if OPERATOR not in person.roles and self.owner(request) is None:
+            raise ForbiddenError(f"`{person.id}` does not hold the role `{OPERATOR}`")
+        return person
+
+    async def person_or_agent(self, request: Request) -> Person | Subject:
+        """Return the person, or the workload, that asks about tasks.
+
+        Raises:
+            UnidentifiedError: neither could be shown.
+        """
+        owner = self.owner(request)
+        if owner is not None:
+            return owner
+        token = _bearer(request)
+        try:
+            return await self.identity.identify(Claim(bearer=token, audience=self.audience))
+        except UnidentifiedError as not_an_agent:
+            try:
+                return await self.identity.person(token)
+            except UnidentifiedError:
+                raise not_an_agent from None
+
+
+def _bearer(request: Request) -> str:
+    values = request.headers.getlist("authorization")
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not token:
+        raise UnidentifiedError(
+            "this route wants one `Authorization: Bearer` header with a token of a configured issuer"
+        )
+    return token.strip()

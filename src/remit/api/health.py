@@ -1,0 +1,42 @@
+"""Is it alive, is it ready, how is it doing: for probes and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from remit.api.answers import answer
+
+Checks = Mapping[str, Callable[[], str | None]]
+"""One a part: None when it works, else one sentence that says what is wrong."""
+
+
+def routes(checks: Checks, metrics: CollectorRegistry) -> list[Route]:
+    """Return the probes' routes. They tell no secret, and want no token."""
+
+    async def alive(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
+        return answer({"status": "alive"})
+
+    async def ready(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
+        parts = {name: check() for name, check in checks.items()}
+        fine = all(trouble is None for trouble in parts.values())
+        return answer(
+            {
+                "status": "ready" if fine else "not ready",
+                "parts": {name: trouble or "ready" for name, trouble in parts.items()},
+            },
+            200 if fine else 503,
+        )
+
+    async def numbers(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
+        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/healthz", alive),
+        Route("/readyz", ready),
+        Route("/metrics", numbers),
+    ]
