@@ -1,0 +1,201 @@
+"""Carries an upstream's answer to the client, and holds the final response back where it must.
+
+Nobody hears success before the outcome is durable (promise 2), so the last message of a governed
+call waits; progress, logs and questions to the client go on at once. In the 2025 era a server may
+end a call's stream and let the client fetch the rest on another (``Last-Event-ID``): the final
+response is then held back there (:class:`Pending`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import msgspec
+
+from remit.gateway.reply import Headers, Reply
+from remit.gateway.sse import Event, EventReader
+from remit.gateway.upstream import Answer, content_type
+from remit.gateway.wire import RequestId
+from remit.model.errors import UpstreamError
+
+_TAIL_SECONDS = 0.25
+_SSE = b"text/event-stream"
+
+
+class Peek(msgspec.Struct):
+    """What has to be known of a message to carry it; everything else stays bytes."""
+
+    id: msgspec.Raw = msgspec.Raw()
+    method: str | None = None
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def final(self) -> bool:
+        """Whether it answers a request."""
+        return self.method is None and (bool(self.result) or bool(self.error))
+
+    def answers(self, request_id: RequestId | None) -> bool:
+        """Whether it answers the request with this id."""
+        return self.final and bool(self.id) and msgspec.json.decode(self.id) == request_id
+
+
+_peek = msgspec.json.Decoder(Peek)
+
+
+def peek(data: bytes) -> Peek:
+    """Read the envelope of a message from an upstream.
+
+    Raises:
+        UpstreamError: it is not a JSON object.
+    """
+    try:
+        return _peek.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamError("the upstream sent a message that cannot be read") from error
+
+
+@dataclass(slots=True)
+class Held:
+    """The final response, not yet told: ``data`` is its JSON, ``raw`` what goes on the wire."""
+
+    status: int
+    headers: Headers
+    data: bytes = field(repr=False)
+    raw: bytes = field(repr=False)
+    stream: bool = False
+
+    async def release(self, reply: Reply) -> None:
+        """Tell the client."""
+        if reply.ended:
+            return
+        if not self.stream:
+            await reply.whole(self.status, self.headers, self.raw)
+            return
+        if not reply.started:
+            await reply.start(self.status, self.headers)
+        await reply.end(self.raw)
+
+    def replaced(self, data: bytes) -> Held:
+        """Return the same response with another message in it."""
+        raw = b"event: message\r\ndata: " + data + b"\r\n\r\n" if self.stream else data
+        return Held(self.status, self.headers, data, raw, self.stream)
+
+
+async def hold(answer: Answer, reply: Reply, max_bytes: int) -> Held | None:
+    """Stream what precedes the final response, and return that one untold.
+
+    Returns:
+        None where the stream ended without it but may be resumed elsewhere; the client's stream
+        has then been ended as well.
+
+    Raises:
+        UpstreamError: it broke off, or sent what cannot be read.
+    """
+    if content_type(answer.headers) != _SSE:
+        body = await _whole(answer, max_bytes)
+        return Held(answer.status, answer.headers, body, body)
+    reader = EventReader(max_bytes)
+    resumable = False
+    chunks = answer.chunks()
+    async for chunk in chunks:
+        events = list(reader.feed(chunk))
+        for position, event in enumerate(events):
+            if _final(event):
+                after = b"".join(later.raw for later in events[position + 1 :]) + reader.rest
+                await _drain(answer)
+                return Held(answer.status, answer.headers, event.data, event.raw + after, True)
+            resumable = resumable or bool(event.id)
+            if not reply.started:
+                await reply.start(answer.status, answer.headers)
+            await reply.chunk(event.raw)
+    if not resumable:
+        raise UpstreamError("the upstream ended its answer without a response")
+    await reply.end(reader.rest)
+    return None
+
+
+async def pass_on(answer: Answer, reply: Reply) -> None:
+    """Forward an answer's bytes as they come."""
+    await reply.start(answer.status, answer.headers)
+    async for chunk in answer.chunks():
+        await reply.chunk(chunk)
+    await reply.end()
+
+
+async def _drain(answer: Answer) -> None:
+    """Let the upstream end its stream by itself, so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(_TAIL_SECONDS):
+            async for _ in answer.chunks():
+                pass
+    except (TimeoutError, UpstreamError):
+        return
+
+
+async def _whole(answer: Answer, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in answer.chunks():
+        body += chunk
+        if len(body) > max_bytes:
+            raise UpstreamError(f"the upstream answered with more than {max_bytes} bytes")
+    return bytes(body)
+
+
+def _final(event: Event) -> bool:
+    return bool(event.data) and peek(event.data).final
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A governed call whose final response will come on another stream."""
+
+    found: asyncio.Future[bytes]
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Pending:
+    """The governed calls whose streams ended early, by upstream, session and request id."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, str, RequestId], Waiting] = {}
+
+    def expect(self, upstream: str, session: str, request_id: RequestId) -> Waiting:
+        """Begin to wait for a response on the session's other streams."""
+        waiting = Waiting(asyncio.get_running_loop().create_future())
+        self._waiting[upstream, session, request_id] = waiting
+        return waiting
+
+    def forget(self, upstream: str, session: str, request_id: RequestId) -> None:
+        """Stop waiting; whoever holds the response back may go on."""
+        waiting = self._waiting.pop((upstream, session, request_id), None)
+        if waiting is not None:
+            waiting.settled.set()
+
+    def any(self, upstream: str, session: str) -> bool:
+        """Whether the session waits for anything."""
+        return any(key[:2] == (upstream, session) for key in self._waiting)
+
+    async def pass_on(
+        self, answer: Answer, reply: Reply, upstream: str, session: str, max_bytes: int
+    ) -> None:
+        """Forward a session's other stream, holding back the responses that are waited for."""
+        await reply.start(answer.status, answer.headers)
+        reader = EventReader(max_bytes)
+        async for chunk in answer.chunks():
+            for event in reader.feed(chunk):
+                await self._hold(event, upstream, session)
+                await reply.chunk(event.raw)
+        await reply.end(reader.rest)
+
+    async def _hold(self, event: Event, upstream: str, session: str) -> None:
+        if not event.data or not self.any(upstream, session):
+            return
+        message = peek(event.data)
+        if not message.final or not message.id:
+            return
+        waiting = self._waiting.get((upstream, session, msgspec.json.decode(message.id)))
+        if waiting is not None and not waiting.found.done():
+            waiting.found.set_result(event.data)
+            await waiting.settled.wait()

@@ -1,0 +1,75 @@
+"""The port to whatever stands behind the gateway, and the answer that comes through it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from remit.gateway.options import UpstreamOptions
+from remit.gateway.wire import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One request on its way up, stripped of everything that is the client's alone.
+
+    ``owner`` is the workload it is made for: an upstream process is never shared between two.
+    ``quiet`` says that the answer is a stream which may stay silent as long as it likes.
+    """
+
+    method: str
+    headers: list[tuple[str, str]] = field(repr=False)
+    message: Message | None = None
+    session: str | None = None
+    owner: str = ""
+    quiet: bool = False
+
+
+class Answer(Protocol):
+    """An upstream's answer: status and headers now, bytes as they come."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body. Raises UpstreamError when the upstream breaks off or falls silent."""
+        ...
+
+    async def close(self) -> None:
+        """Let go. Before the body's end this cancels the request at the upstream."""
+        ...
+
+
+class Upstream(Protocol):
+    """One MCP server, however it is reached."""
+
+    options: UpstreamOptions
+
+    async def send(self, request: Outgoing) -> Answer:
+        """Send one request and return its answer once the head of it is there.
+
+        Raises:
+            UnreachableError: the request was certainly not delivered.
+            UpstreamError: it may have been.
+        """
+        ...
+
+    def health(self) -> str | None:
+        """Return None where the last contact went well, else what went wrong."""
+        ...
+
+    async def close(self) -> None:
+        """Stop whatever runs for this upstream."""
+        ...
+
+
+UpstreamFactory = Callable[[UpstreamOptions], Upstream]
+
+
+def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return an answer's media type, lower-case, without parameters."""
+    for key, value in headers:
+        if key == b"content-type":
+            return value.split(b";")[0].strip().lower()
+    return b""
