@@ -171,7 +171,7 @@ class Attestor:
 
 
 def _digest(handle: int) -> str:
-    with open(handle, "rb", closefd=False) as file:  # noqa: PTH123  (a descriptor, not a path)
+    with open(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

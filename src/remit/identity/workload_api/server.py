@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -61,8 +62,7 @@ class WorkloadApi:
             ConfigError: the path is too long or taken, or its folder is open to others.
         """
         listener = listen(path, shared=shared)
-        status = path.lstat()
-        self._path, self._inode = path, (status.st_dev, status.st_ino)
+        self._path, self._inode = path, _inode(path)
         self._server = _Server(self._desk, self._connections)
         await self._server.start(sock=listener)
         _log.info("workload api listens", path=str(path), shared=shared)
@@ -83,9 +83,9 @@ class WorkloadApi:
         server, self._server = self._server, None
         self._desk.closing = True
         self._desk.wake()
-        deadline = asyncio.get_running_loop().time() + self._desk.limits.close_seconds
-        while self.open_streams and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._desk.limits.close_seconds):
+                await self._desk.idle.wait()
         server.close()
         for connection in list(self._connections):
             connection.end()
@@ -95,13 +95,9 @@ class WorkloadApi:
     def _remove(self) -> None:
         if self._path is None:
             return
-        try:
-            status = self._path.lstat()
-            # Another authority may have taken the path since; its socket is not ours to remove.
-            if (status.st_dev, status.st_ino) == self._inode:
-                self._path.unlink()
-        except FileNotFoundError:
-            return
+        # Another authority may have taken the path since; its socket is not ours to remove.
+        if _inode(self._path) == self._inode:
+            self._path.unlink(missing_ok=True)
 
 
 def listen(path: Path, *, shared: bool = False) -> socket.socket:
@@ -126,6 +122,14 @@ def listen(path: Path, *, shared: bool = False) -> socket.socket:
         listener.close()
         raise ConfigError(f"cannot listen at `{path}`: {error.strerror}") from error
     return listener
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
 
 
 def _check_folder(folder: Path, *, shared: bool) -> None:

@@ -75,6 +75,10 @@ class Desk:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     closing: bool = False
     open_streams: Counter[int] = field(default_factory=Counter)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
     def wake(self) -> None:
         """Make every open stream look again."""
@@ -255,12 +259,15 @@ class Service:
         if counts[pid] >= self._desk.limits.streams_per_process:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many open streams for one process")
         counts[pid] += 1
+        self._desk.idle.clear()
         try:
             yield
         finally:
             counts[pid] -= 1
             if not counts[pid]:
                 del counts[pid]
+            if not counts:
+                self._desk.idle.set()
 
 
 def _guarded(
