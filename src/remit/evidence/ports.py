@@ -13,10 +13,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class SealedPayload:
-    """One encrypted payload of a record: ``nonce || ciphertext`` under the key named ``key``."""
+    """One encrypted payload of a record, and the wrapped key that opens it.
+
+    ``sealed`` is ``nonce || ciphertext``. The key goes with every payload that was sealed under it,
+    so that no payload is ever durable without its key; the store keeps each key once, by ``key``,
+    under its ``owner``. ``wrapped`` is None where the key was erased.
+    """
 
     name: str
     key: str
+    owner: str
+    wrapped: bytes | None = field(repr=False)
     sealed: bytes = field(repr=False)
 
 
@@ -97,14 +104,10 @@ class LogReader(Protocol):
 
 
 class TaskIndex(Protocol):
-    """Which tasks the log speaks of, and which calls it left without an outcome."""
+    """Which tasks the log speaks of."""
 
     async def tasks(self, after: str | None, limit: int) -> Sequence[str]:
         """Return at most ``limit`` task ids above ``after``, in order of their ids."""
-        ...
-
-    async def unfinished(self, start: int) -> Sequence[StoredLeaf]:
-        """Return the records, from index ``start`` on, of calls that have no outcome record."""
         ...
 
 
@@ -115,14 +118,18 @@ class VaultStore(Protocol):
         """Return one sealed payload of a record, by the record's id."""
         ...
 
-    async def keys(self) -> Sequence[tuple[str, bytes]]:
-        """Return every key, by name, as it was stored: wrapped."""
+    async def wrapped_key(self) -> bytes | None:
+        """Return any one of the wrapped keys, or None where there are none."""
         ...
 
-    def put_key(self, name: str, wrapped: bytes) -> None:
-        """Stage a key. A name is given once: a second key under it is an error."""
+    async def erase(self, owner: str) -> int:
+        """Erase every key of ``owner``, from the write-ahead log too; return how many there were.
+
+        Raises:
+            EvidenceError: the erasure is not durable, or old bytes may remain.
+        """
         ...
 
-    async def erase_key(self, name: str) -> bool:
-        """Erase a key from the store and its write-ahead log; False when there was none."""
-        ...
+
+class EvidenceStore(LogWriter, LogReader, TaskIndex, VaultStore, Protocol):
+    """All four, as one driver offers them."""

@@ -40,8 +40,18 @@ PAYLOAD = Table(
     Index("payload_record", "record", "name", unique=True),
 )
 
-_INSERT_RECORD = "INSERT INTO record (idx, id, kind, task, call, decision, data) VALUES "  # noqa: S608 - no input
+VAULT_KEY = Table(
+    "vault_key",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Index("vault_key_owner", "owner"),
+)
+
+_INSERT_RECORD = "INSERT INTO record (idx, id, kind, task, call, decision, data) VALUES "
 _INSERT_PAYLOAD = "INSERT INTO payload (record, name, key, sealed) VALUES "
+_INSERT_KEY = "INSERT INTO vault_key (id, owner, wrapped) VALUES (?,?,?) ON CONFLICT DO NOTHING"
 _RECORD_COLUMNS, _PAYLOAD_COLUMNS = 7, 4
 _CHUNKS = (128, 32, 8, 1)
 """Rows a statement: each is one step outside the interpreter lock, and few shapes stay prepared."""
@@ -57,14 +67,20 @@ def insert(driver: sqlite3.Connection, first: int, leaves: Sequence[LeafRow]) ->
     """Insert ``leaves`` at ``first`` and the indices after it, with their payloads."""
     records: list[object] = []
     payloads: list[object] = []
+    keys: dict[str, tuple[str, str, bytes]] = {}
     for index, leaf in enumerate(leaves, first):
         records += (index, leaf.id, leaf.kind, leaf.task, leaf.call, leaf.decision, leaf.data)
         for payload in leaf.payloads:
             payloads += (index, payload.name, payload.key, payload.sealed)
-    for sql, values in _statements(_INSERT_RECORD, _RECORD_COLUMNS, records):
+            if payload.wrapped is not None:
+                keys[payload.key] = (payload.key, payload.owner, payload.wrapped)
+    for sql, values in _statements(_INSERT_RECORD, _INSERT_KEY = "INSERT INTO vault_key (id, owner, wrapped) VALUES (?,?,?) ON CONFLICT DO NOTHING"
+_RECORD_COLUMNS, records):
         driver.execute(sql, values)
     for sql, values in _statements(_INSERT_PAYLOAD, _PAYLOAD_COLUMNS, payloads):
         driver.execute(sql, values)
+    for key in keys.values():
+        driver.execute(_INSERT_KEY, key)
 
 
 def _statements(

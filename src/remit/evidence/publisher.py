@@ -1,0 +1,191 @@
+"""The log as static files under one folder, in the C2SP tlog-tiles layout, and its checkpoints.
+
+The rules it keeps:
+
+- What a checkpoint promises is there before the checkpoint: bundles and tiles first, each written
+  whole and flushed, the checkpoint last. A crash in between leaves files that the next round
+  writes again with the same bytes.
+- While records arrive, a checkpoint is signed at least once a second; one more at the end.
+- A checkpoint is signed only over a tree that starts with the last one published.
+- A round that fails is tried again; :meth:`Publisher.health` says so until one succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from remit.evidence.files import write_file
+from remit.evidence.log import Log
+from remit.evidence.signer import NoteSigner
+from remit.model.errors import EvidenceError, ProofError, RemitError
+from remit.proof.checkpoint import Checkpoint, open_checkpoint
+from remit.proof.merkle import verify_consistency
+from remit.proof.tiles import CHECKPOINT_PATH, TILE_WIDTH, Tile, encode_bundle, hash_tile, tiles_of
+
+PERIOD_SECONDS = 0.5
+"""How long to rest between rounds: half of what is promised, so that a slow round keeps it."""
+ROUND_TILES = 64
+"""Full tiles a round at most: 16,384 records, so that a long absence is caught up in steps."""
+
+_log = structlog.get_logger()
+
+
+class Publisher:
+    """Writes the log's files. ``published`` is the last signed checkpoint, ``note`` its bytes."""
+
+    def __init__(self, log: Log, signer: NoteSigner, folder: Path) -> None:
+        self._source = log
+        self._signer = signer
+        self.folder = folder
+        self.published: Checkpoint | None = None
+        self.note: bytes | None = None
+        self._trouble: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def size(self) -> int:
+        """How many records the last published checkpoint covers."""
+        return 0 if self.published is None else self.published.size
+
+    def health(self) -> str | None:
+        """Return None when the last round succeeded, else what is wrong."""
+        return self._trouble
+
+    async def resume(self) -> None:
+        """Read the last published checkpoint and prove that the log continues it.
+
+        Raises:
+            ProofError: it is not ours, or the log does not continue it.
+            EvidenceError: it cannot be read.
+        """
+        note = await asyncio.to_thread(self._read)
+        if note is None:
+            if self._source.size:
+                _log.warning("evidence.no_checkpoint", records=self._source.size)
+            return
+        try:
+            last = open_checkpoint(
+                note, [self._signer.verifier], origin=self._signer.origin
+            ).checkpoint
+        except ProofError as error:
+            raise ProofError(f"the published checkpoint is not one of ours: {error}") from error
+        size, tree = self._source.size, self._source.tree
+        if last.size > size:
+            raise ProofError(
+                f"the database holds {size} records, but {last.size} were published: "
+                "it was cut, or an older copy was restored"
+            )
+        try:
+            if last.size:  # everything continues an empty log
+                proof = tree.consistency(last.size)
+                verify_consistency(last.size, size, last.root, tree.root(), proof)
+        except ProofError as error:
+            raise ProofError(
+                f"the database does not continue the published checkpoint of {last.size} records"
+            ) from error
+        self.published, self.note = last, note
+        await asyncio.to_thread(self._require_tiles, last.size)
+
+    def start(self) -> None:
+        """Publish from now on, in the background."""
+        self._task = asyncio.create_task(self._run(), name="evidence-publisher")
+
+    async def close(self) -> None:
+        """Stop, and sign a last checkpoint.
+
+        Raises:
+            EvidenceError: the last checkpoint cannot be written.
+            ProofError: the database was altered meanwhile.
+        """
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self.publish()
+
+    async def publish(self) -> None:
+        """Publish everything that is committed now.
+
+        Raises:
+            EvidenceError: a file cannot be written, or the store not be read; nothing is signed.
+            ProofError: the database was altered; nothing is signed.
+        """
+        async with self._turn:
+            await self._source.follow()
+            while self.size < self._source.size or self.published is None:
+                end = min(self._source.size, self.size + ROUND_TILES * TILE_WIDTH)
+                await self._publish(self.size, end)
+
+    async def _publish(self, since: int, size: int) -> None:
+        first = since - since % TILE_WIDTH
+        entries = await self._source.entries(first, size)
+        files: list[tuple[Tile, bytes]] = []
+        for tile in tiles_of(size, since=since):
+            if tile.level is None:
+                at = tile.first - first
+                files.append((tile, encode_bundle(entries[at : at + tile.width])))
+            else:
+                files.append((tile, hash_tile(self._source.tree, tile)))
+        checkpoint = Checkpoint(self._signer.origin, size, self._source.tree.root(size))
+        note = self._signer.sign(checkpoint.size, checkpoint.root)
+        # A cancelled round still ends: its thread writes on, and the next one writes the same.
+        await asyncio.shield(asyncio.to_thread(self._write, files, note))
+        self.published, self.note = checkpoint, note
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.publish()
+                self._trouble = None
+            except RemitError as error:
+                if self._trouble is None:
+                    _log.error("evidence.not_published", reason=str(error))  # noqa: TRY400 - told once, without a trace
+                self._trouble = f"the log cannot be published: {error}"
+            except Exception as error:
+                _log.exception("evidence.publisher_broke")
+                self._trouble = f"the log cannot be published: {type(error).__name__}"
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    # On a thread, from here on.
+
+    def _read(self) -> bytes | None:
+        try:
+            return (self.folder / CHECKPOINT_PATH).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise EvidenceError(f"cannot read the published log: {error.strerror}") from error
+
+    def _require_tiles(self, size: int) -> None:
+        """Forget the checkpoint where a file that it promises is gone: all are written again."""
+        for tile in tiles_of(size):
+            if not (self.folder / tile.path).is_file():
+                _log.warning("evidence.tile_missing", path=tile.path)
+                self.published = None
+                return
+
+    def _write(self, files: list[tuple[Tile, bytes]], note: bytes) -> None:
+        try:
+            for tile, data in files:
+                path = self.folder / tile.path
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_file(path, data)
+            write_file(self.folder / CHECKPOINT_PATH, note)
+            for tile, _ in files:
+                if tile.width == TILE_WIDTH:
+                    self._drop_partials(self.folder / f"{tile.path}.p")
+        except OSError as error:
+            raise EvidenceError(f"cannot write the published log: {error.strerror}") from error
+
+    def _drop_partials(self, folder: Path) -> None:
+        """Remove a tile's partial forms: the full one is published (tlog-tiles, "Partial Tiles")."""
+        if folder.is_dir():
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()

@@ -1,0 +1,72 @@
+"""What a crash cut off: every call that has no outcome gets the one that can be said honestly.
+
+- A call whose permit is on record may have acted: ``call.unknown``.
+- A call that was refused on record did not act: ``call.denied``.
+- A call that was never decided did not act: ``call.failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from remit.evidence.log import Head
+from remit.model.decision import Effect
+from remit.model.record import Context, Step
+
+OUTCOMES = frozenset(
+    {
+        "call.succeeded",
+        "call.failed",
+        "call.denied",
+        "call.unknown",
+        "call.unidentified",
+        "call.unadmitted",
+    }
+)
+STEPS = frozenset({"call.identified", "call.admitted", "call.decided"})
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call so far: the task it runs under, what was decided, and its last record."""
+
+    task: str | None
+    effect: str | None
+    last: str
+
+
+class OpenCalls:
+    """Watches the log go by, record by record, and knows which calls have no outcome."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, _Open] = {}
+
+    def see(self, head: Head) -> None:
+        """Take the next record of the log."""
+        if head.call is None:
+            return
+        if head.kind in OUTCOMES:
+            self._calls.pop(head.call, None)
+        elif head.kind in STEPS:
+            call = self._calls.setdefault(head.call, _Open(head.task, None, head.id))
+            call.task, call.last = head.task or call.task, head.id
+            call.effect = head.effect or call.effect
+
+    def steps(self) -> Iterator[tuple[Step, Context]]:
+        """Yield the outcome that each open call gets."""
+        for call_id, call in self._calls.items():
+            yield _outcome(call.effect), Context(task=call.task, call=call_id, parents=(call.last,))
+
+
+def _outcome(effect: str | None) -> Step:
+    if effect is None:
+        kind, said = "call.failed", "the authority stopped before this was decided"
+    elif effect == Effect.PERMIT.value:
+        kind, said = (
+            "call.unknown",
+            "the authority stopped after permitting this: it may have acted",
+        )
+    else:
+        kind, said = "call.denied", "the authority stopped after refusing this"
+    return Step(kind=kind, body={"code": "recovered", "reason": said})
