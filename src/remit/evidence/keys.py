@@ -33,7 +33,7 @@ def read_or_create_text(path: Path, make: Callable[[], str]) -> str:
         ConfigError: it cannot be read or made, is not ASCII, or others may read it.
     """
     try:
-        return _read(path, lambda: f"{make()}\n".encode()).decode("ascii").rstrip("\n")
+        return _read(path, lambda: b"%s\n" % make().encode()).decode("ascii").rstrip("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"the key `{path}` is damaged: restore it from a copy") from error
 

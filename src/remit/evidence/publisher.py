@@ -145,9 +145,9 @@ class Publisher:
                 self._trouble = None
             except RemitError as error:
                 if self._trouble is None:
-                    _log.error("evidence.not_published", reason=str(error))  # noqa: TRY400 - told once, without a trace
+                    _log.error("evidence.not_published", reason=str(error))
                 self._trouble = f"the log cannot be published: {error}"
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the next round tries again
                 _log.exception("evidence.publisher_broke")
                 self._trouble = f"the log cannot be published: {type(error).__name__}"
             await asyncio.sleep(PERIOD_SECONDS)

@@ -56,6 +56,14 @@ def open_reader(path: Path) -> Engine:
     return _engine(path, "PRAGMA query_only=ON")
 
 
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """Return the sqlite3 connection below a connection of these engines."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        raise TypeError("the connection is not one to SQLite")
+    return driver
+
+
 def _engine(path: Path, *pragmas: str) -> Engine:
     def connect() -> sqlite3.Connection:
         # The file was created by prepare_files: rw never creates one with other permissions.

@@ -34,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from remit.evidence.ports import LeafRow
 from remit.model.errors import EvidenceError
 from remit.storage.sqlite import leaves
-from remit.storage.sqlite.engine import open_reader, open_writer, prepare_files
+from remit.storage.sqlite.engine import driver_of, open_reader, open_writer, prepare_files
 from remit.storage.sqlite.lock import StateLock
 from remit.storage.sqlite.migrations import migrate
 
@@ -285,10 +285,7 @@ class Journal:
     def _commit(self, group: list[Write | LeafRow]) -> str | None:
         """Write one group in one transaction; return None, or why all of it was lost."""
         try:
-            connection = self._connect()
-            driver = connection.connection.driver_connection
-            if not isinstance(driver, sqlite3.Connection):
-                raise TypeError("the journal's driver is not sqlite3")
+            connection, driver = self._connect()
             rows = [item for item in group if isinstance(item, LeafRow)]
             with connection.begin():
                 for item in group:
@@ -324,10 +321,10 @@ class Journal:
             with contextlib.suppress(RuntimeError):  # the loop closed: nobody waits any more
                 loop.call_soon_threadsafe(_tell, waiters, trouble)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> tuple[Connection, sqlite3.Connection]:
         if self._connection is None:
             self._connection = self._writer.connect()
-        return self._connection
+        return self._connection, driver_of(self._connection)
 
     def _drop_connection(self, *, truncate: bool) -> None:
         connection, self._connection = self._connection, None
@@ -337,9 +334,7 @@ class Journal:
             connection.rollback()
         if truncate:
             with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
-                driver = connection.connection.driver_connection
-                if isinstance(driver, sqlite3.Connection):
-                    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                driver_of(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
             connection.invalidate()
             connection.close()

@@ -74,8 +74,7 @@ def insert(driver: sqlite3.Connection, first: int, leaves: Sequence[LeafRow]) ->
             payloads += (index, payload.name, payload.key, payload.sealed)
             if payload.wrapped is not None:
                 keys[payload.key] = (payload.key, payload.owner, payload.wrapped)
-    for sql, values in _statements(_INSERT_RECORD, _INSERT_KEY = "INSERT INTO vault_key (id, owner, wrapped) VALUES (?,?,?) ON CONFLICT DO NOTHING"
-_RECORD_COLUMNS, records):
+    for sql, values in _statements(_INSERT_RECORD, _RECORD_COLUMNS, records):
         driver.execute(sql, values)
     for sql, values in _statements(_INSERT_PAYLOAD, _PAYLOAD_COLUMNS, payloads):
         driver.execute(sql, values)
