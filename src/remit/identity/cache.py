@@ -1,8 +1,7 @@
 """A bounded memory of documents that held, by their SHA-256.
 
 An uncached check costs about 150 µs, more than a policy decision. An entry answers until it
-expires, until the keys it was checked under were replaced (by object, not by value), or until it
-is revoked. What is revoked stays refused until it would have expired anyway.
+expires, until the keys it was checked under were replaced (by object, not by value). The least recently used entry leaves first.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ CAPACITY = 10_000
 
 
 class VerifiedCache(Generic[T]):
-    """Values by digest, the least recently used leave first."""
+    """Values by digest, with when they expire and the keys they were checked under."""
 
     def __init__(self, *, clock: Callable[[], datetime], capacity: int = CAPACITY) -> None:
         self._clock = clock
@@ -37,16 +36,17 @@ class VerifiedCache(Generic[T]):
         self._entries.move_to_end(digest)
         return value
 
+    def peek(self, digest: str) -> T | None:
+        """Return what was kept under ``digest``, whether or not it still holds."""
+        entry = self._entries.get(digest)
+        return None if entry is None else entry[0]
+
     def put(self, digest: str, value: T, *, expires_at: datetime, keys: object) -> None:
         """Keep a value that was checked under ``keys`` until ``expires_at``."""
         self._entries[digest] = (value, expires_at, keys)
         self._entries.move_to_end(digest)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
-
-    def drop(self, digest: str) -> None:
-        """Forget one entry."""
-        self._entries.pop(digest, None)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from joserfc import jws
@@ -43,6 +43,7 @@ _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _SEGMENTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
+_MIN_EXPONENT = 3
 _MAX_KID = 256
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 
@@ -184,26 +185,33 @@ def import_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 def _import(material: Mapping[str, str], kid: str) -> tuple[ECKey | RSAKey, frozenset[str]]:
-    kind = material.get("kty")
     try:
-        if kind == "EC":
-            key = ECKey.import_key({n: v for n, v in material.items() if n not in {"n", "e"}})
-            public = key.public_key
-            if material.get("crv") not in _CURVES:
-                raise ValueError(f"key `{_shown(kid)}` is on a curve that remit does not accept")
-            return key, frozenset({_CURVES[material["crv"]]})
-        if kind == "RSA":
-            rsa = RSAKey.import_key({n: material[n] for n in ("kty", "n", "e") if n in material})
-            numbers = rsa.public_key.public_numbers()
-            public = rsa.public_key
-            if not _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS:
-                raise ValueError(f"key `{_shown(kid)}` has {public.key_size} bits")
-            if numbers.e < 3 or numbers.e % 2 == 0 or is_roca(numbers.n):  # noqa: PLR2004 - RFC 8017 3.1
-                raise ValueError(f"key `{_shown(kid)}` is a weak RSA key")
-            return rsa, frozenset(a for a in ALGORITHMS if a[:2] in {"RS", "PS"})
+        if material.get("kty") == "EC":
+            return _import_ec(material, kid)
+        if material.get("kty") == "RSA":
+            return _import_rsa(material, kid)
     except (JoseError, TypeError, KeyError, OverflowError, binascii.Error) as error:
         raise ValueError(f"key `{_shown(kid)}` is malformed") from error
     raise ValueError(f"key `{_shown(kid)}` is of a kind that remit does not accept")
+
+
+def _import_ec(material: Mapping[str, str], kid: str) -> tuple[ECKey, frozenset[str]]:
+    algorithm = _CURVES.get(material["crv"])
+    if algorithm is None:
+        raise ValueError(f"key `{_shown(kid)}` is on a curve that remit does not accept")
+    key = ECKey.import_key({name: material[name] for name in ("kty", "crv", "x", "y")})
+    _ = key.public_key  # raises where the point is not on the curve
+    return key, frozenset({algorithm})
+
+
+def _import_rsa(material: Mapping[str, str], kid: str) -> tuple[RSAKey, frozenset[str]]:
+    key = RSAKey.import_key({name: material[name] for name in ("kty", "n", "e")})
+    numbers = key.public_key.public_numbers()
+    if not _MIN_RSA_BITS <= numbers.n.bit_length() <= _MAX_RSA_BITS:
+        raise ValueError(f"key `{_shown(kid)}` has {numbers.n.bit_length()} bits")
+    if numbers.e < _MIN_EXPONENT or numbers.e % 2 == 0 or is_roca(numbers.n):
+        raise ValueError(f"key `{_shown(kid)}` is a weak RSA key")
+    return key, frozenset(name for name in ALGORITHMS if name[:2] in {"RS", "PS"})
 
 
 def by_kid(keys: Iterable[PublicKey]) -> Mapping[str, PublicKey]:
@@ -276,6 +284,28 @@ def require_audience(claims: Mapping[str, Any], expected: Collection[str]) -> No
     """
     if not any(one in expected for one in audiences(claims)):
         raise UnidentifiedError("the token was made for another audience")
+
+
+def require_lifetime(claims: Mapping[str, Any], now: datetime, leeway_seconds: int) -> datetime:
+    """Return when the token expires, having checked ``exp``, ``nbf`` and ``iat``.
+
+    Expiry has no leeway: a short life is how a bearer token is revoked. ``leeway_seconds`` is how
+    far ahead of ours the issuer's clock may be.
+
+    Raises:
+        UnidentifiedError: ``exp`` is missing or over, or the token is not valid yet.
+    """
+    expires_at = numeric_date(claims, "exp")
+    if expires_at is None:
+        raise UnidentifiedError("the token does not expire, and so is not accepted")
+    if expires_at <= now:
+        raise UnidentifiedError("the token has expired")
+    latest = now + timedelta(seconds=leeway_seconds)
+    for name in ("nbf", "iat"):
+        begins = numeric_date(claims, name)
+        if begins is not None and begins > latest:
+            raise UnidentifiedError("the token is not valid yet")
+    return expires_at
 
 
 def _decode(segment: str) -> bytes:

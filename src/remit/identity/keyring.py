@@ -71,7 +71,9 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
     def without_expired(self, now: datetime) -> Ring:
         """Return the ring without retired keys whose time is over."""
         kept = tuple(k for k in self.retired if k.until is None or k.until > now)
-        return self if len(kept) == len(self.retired) else msgspec.structs.replace(self, retired=kept)
+        return (
+            self if len(kept) == len(self.retired) else msgspec.structs.replace(self, retired=kept)
+        )
 
 
 class Rings(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +94,7 @@ def new_key(now: datetime) -> tuple[ec.EllipticCurvePrivateKey, Key]:
         kid=secrets.token_urlsafe(16),
         published_at=now,
         public=private.public_key()
-        .public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         .decode(),
         private=private.private_bytes(
             serialization.Encoding.PEM,

@@ -250,7 +250,7 @@ def _person(owner: str | None) -> str | None:
 
 
 def _sentence(purpose: str) -> str:
-    if not purpose.strip() or len(purpose) > _MAX_TEXT or not purpose.isprintable():
+    if len(purpose) > _MAX_TEXT or not purpose.isprintable():
         raise InputError(f"a purpose is one line of at most {_MAX_TEXT} characters")
     return purpose
 

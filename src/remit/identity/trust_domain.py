@@ -75,7 +75,9 @@ class TrustDomain:
         try:
             SpiffeId.parse(f"spiffe://{name}")
         except InputError as error:
-            raise ConfigError(f"`{name}` is not a trust domain: lower-case a-z 0-9 . _ -") from error
+            raise ConfigError(
+                f"`{name}` is not a trust domain: lower-case a-z 0-9 . _ -"
+            ) from error
         file = KeyFile(folder)
         rings = file.load() or file.create(_first(name, clock()))
         if rings.trust_domain != name:
@@ -216,16 +218,6 @@ class TrustDomain:
         self._current()
         return self._bundle
 
-    def jwt_bundle(self) -> bytes:
-        """Return the JWKS of the JWT-SVID keys alone, as the Workload API sends it."""
-        rings = self._current()
-        return msgspec.json.encode({"keys": [_svid_jwk(key) for key in rings.jwt.published]})
-
-    def x509_authorities(self) -> tuple[bytes, ...]:
-        """Return the DER certificates that X509-SVIDs of this trust domain are verified with."""
-        rings = self._current()
-        return tuple(k.certificate for k in rings.x509.published if k.certificate is not None)
-
     def rotate(self, *, compromised: bool = False) -> None:
         """Take the next keys into use, in every ring, and publish others to come.
 
@@ -310,7 +302,9 @@ class TrustDomain:
             )
             self._bundle = bundles.parse_bundle(rings.trust_domain, self._document)
         except (ValueError, TypeError, InputError) as error:
-            raise ConfigError(f"the keys of trust domain `{rings.trust_domain}` are damaged") from error
+            raise ConfigError(
+                f"the keys of trust domain `{rings.trust_domain}` are damaged"
+            ) from error
         retired = (*rings.jwt.retired, *rings.x509.retired)
         self._next_expiry = min((k.until for k in retired if k.until), default=_FOREVER)
         self._rings = rings

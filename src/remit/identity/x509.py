@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TypeVar
 
 from cryptography import x509
@@ -98,7 +99,9 @@ def issue(
         .not_valid_before(now - _BACKDATE)
         .not_valid_after(expires_at)
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
             critical=False,
         )
         .add_extension(
@@ -216,7 +219,7 @@ def verify_chain(
         _require_known_critical(certificate)
         if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
             raise UnidentifiedError("a certificate in the chain has expired, or is not yet valid")
-    for below, (child, issuer) in enumerate(zip(chain, chain[1:], strict=False)):
+    for below, (child, issuer) in enumerate(pairwise(chain)):
         check_signing(issuer, spiffe_id.trust_domain)
         if not _signed_by(child, issuer) or not _length_allows(issuer, below):
             raise UnidentifiedError("the certificate chain does not hold together")
@@ -261,7 +264,10 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
     usage = _extension(certificate, x509.KeyUsage)
-    if usage is not None and not certificate.extensions.get_extension_for_class(x509.KeyUsage).critical:
+    if (
+        usage is not None
+        and not certificate.extensions.get_extension_for_class(x509.KeyUsage).critical
+    ):
         raise UnidentifiedError("a certificate's key usage is not marked critical")
     return usage
 
