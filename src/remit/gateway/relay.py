@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from remit.gateway.reply import Headers, Reply
-from remit.gateway.sse import Event, EventReader
+from remit.gateway.sse import Event, EventReader, event_bytes
 from remit.gateway.upstream import Answer, content_type
 from remit.gateway.wire import RequestId
-from remit.model.errors import UpstreamError
+from remit.model.errors import InputError, UpstreamError
 
 _TAIL_SECONDS = 0.25
-_SSE = b"text/event-stream"
+SSE = b"text/event-stream"
 
 
 class Peek(msgspec.Struct):
@@ -79,11 +79,11 @@ class Held:
 
     def replaced(self, data: bytes) -> Held:
         """Return the same response with another message in it."""
-        raw = b"event: message\r\ndata: " + data + b"\r\n\r\n" if self.stream else data
+        raw = event_bytes(data) if self.stream else data
         return Held(self.status, self.headers, data, raw, self.stream)
 
 
-async def hold(answer: Answer, reply: Reply, max_bytes: int) -> Held | None:
+async def hold(answer: Answer, reply: Reply, max_bytes: int, seen: Seen) -> Held | None:
     """Stream what precedes the final response, and return that one untold.
 
     Returns:
@@ -93,31 +93,43 @@ async def hold(answer: Answer, reply: Reply, max_bytes: int) -> Held | None:
     Raises:
         UpstreamError: it broke off, or sent what cannot be read.
     """
-    if content_type(answer.headers) != _SSE:
-        body = await _whole(answer, max_bytes)
+    if content_type(answer.headers) != SSE:
+        body = await whole(answer, max_bytes)
         return Held(answer.status, answer.headers, body, body)
     reader = EventReader(max_bytes)
-    resumable = False
-    chunks = answer.chunks()
-    async for chunk in chunks:
+    async for chunk in answer.chunks():
         events = list(reader.feed(chunk))
         for position, event in enumerate(events):
             if _final(event):
                 after = b"".join(later.raw for later in events[position + 1 :]) + reader.rest
                 await _drain(answer)
                 return Held(answer.status, answer.headers, event.data, event.raw + after, True)
-            resumable = resumable or bool(event.id)
+            seen.resumable = seen.resumable or bool(event.id)
             if not reply.started:
                 await reply.start(answer.status, answer.headers)
             await reply.chunk(event.raw)
-    if not resumable:
+    if not seen.resumable:
         raise UpstreamError("the upstream ended its answer without a response")
     await reply.end(reader.rest)
     return None
 
 
-async def pass_on(answer: Answer, reply: Reply) -> None:
-    """Forward an answer's bytes as they come."""
+@dataclass(slots=True)
+class Seen:
+    """What was seen of a stream so far: with event ids it can be resumed on another."""
+
+    resumable: bool = False
+
+
+async def pass_on(answer: Answer, reply: Reply, max_bytes: int) -> None:
+    """Forward an answer's bytes: a stream as it comes, anything else when it is whole.
+
+    Raises:
+        UpstreamError: the upstream broke off.
+    """
+    if content_type(answer.headers) != SSE:
+        await reply.whole(answer.status, answer.headers, await whole(answer, max_bytes))
+        return
     await reply.start(answer.status, answer.headers)
     async for chunk in answer.chunks():
         await reply.chunk(chunk)
@@ -134,7 +146,8 @@ async def _drain(answer: Answer) -> None:
         return
 
 
-async def _whole(answer: Answer, max_bytes: int) -> bytes:
+async def whole(answer: Answer, max_bytes: int) -> bytes:
+    """Read an answer's body to its end. Raises UpstreamError past ``max_bytes`` bytes."""
     body = bytearray()
     async for chunk in answer.chunks():
         body += chunk
@@ -149,53 +162,72 @@ def _final(event: Event) -> bool:
 
 @dataclass(slots=True)
 class Waiting:
-    """A governed call whose final response will come on another stream."""
+    """A governed call of the 2025 era, whose final response may come on another stream.
+
+    ``instead`` replaces that response where the outcome could not be made durable.
+    """
 
     found: asyncio.Future[bytes]
     settled: asyncio.Event = field(default_factory=asyncio.Event)
+    instead: bytes | None = None
 
 
 class Pending:
-    """The governed calls whose streams ended early, by upstream, session and request id."""
+    """The governed calls in flight in sessions, by upstream, session and request id."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str, RequestId], Waiting] = {}
 
     def expect(self, upstream: str, session: str, request_id: RequestId) -> Waiting:
-        """Begin to wait for a response on the session's other streams."""
+        """Begin to hold back the response to a request on every stream of its session.
+
+        Raises:
+            InputError: a request with this id is in flight already.
+        """
+        key = (upstream, session, request_id)
+        if key in self._waiting:
+            raise InputError(f"a request with the id `{request_id}` is in flight in this session")
         waiting = Waiting(asyncio.get_running_loop().create_future())
-        self._waiting[upstream, session, request_id] = waiting
+        self._waiting[key] = waiting
         return waiting
 
-    def forget(self, upstream: str, session: str, request_id: RequestId) -> None:
-        """Stop waiting; whoever holds the response back may go on."""
+    def settle(
+        self, upstream: str, session: str, request_id: RequestId, instead: bytes | None = None
+    ) -> None:
+        """Let a held response go, or ``instead`` in its place: how the call ended is durable."""
         waiting = self._waiting.pop((upstream, session, request_id), None)
         if waiting is not None:
+            waiting.instead = instead
             waiting.settled.set()
-
-    def any(self, upstream: str, session: str) -> bool:
-        """Whether the session waits for anything."""
-        return any(key[:2] == (upstream, session) for key in self._waiting)
 
     async def pass_on(
         self, answer: Answer, reply: Reply, upstream: str, session: str, max_bytes: int
     ) -> None:
-        """Forward a session's other stream, holding back the responses that are waited for."""
+        """Forward a session's other stream, holding back the responses that are waited for.
+
+        Raises:
+            UpstreamError: the upstream broke off.
+        """
+        if content_type(answer.headers) != SSE:
+            await reply.whole(answer.status, answer.headers, await whole(answer, max_bytes))
+            return
         await reply.start(answer.status, answer.headers)
         reader = EventReader(max_bytes)
         async for chunk in answer.chunks():
             for event in reader.feed(chunk):
-                await self._hold(event, upstream, session)
-                await reply.chunk(event.raw)
+                await reply.chunk(await self._held(event, upstream, session))
         await reply.end(reader.rest)
 
-    async def _hold(self, event: Event, upstream: str, session: str) -> None:
-        if not event.data or not self.any(upstream, session):
-            return
+    async def _held(self, event: Event, upstream: str, session: str) -> bytes:
+        if not event.data or not self._waiting:
+            return event.raw
         message = peek(event.data)
         if not message.final or not message.id:
-            return
+            return event.raw
         waiting = self._waiting.get((upstream, session, msgspec.json.decode(message.id)))
-        if waiting is not None and not waiting.found.done():
+        if waiting is None:
+            return event.raw
+        if not waiting.found.done():
             waiting.found.set_result(event.data)
-            await waiting.settled.wait()
+        await waiting.settled.wait()
+        return event.raw if waiting.instead is None else event_bytes(waiting.instead)

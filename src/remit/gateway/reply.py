@@ -29,6 +29,7 @@ class Reply:
         self._send = send
         self.started = False
         self.ended = False
+        self._stream = False
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer with a body that is complete."""
@@ -43,6 +44,7 @@ class Reply:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a stream."""
         self.started = True
+        self._stream = any(k == b"content-type" and v.startswith(STREAM[0][1]) for k, v in headers)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def chunk(self, data: bytes) -> None:
@@ -57,7 +59,7 @@ class Reply:
 
     async def message(self, status: int, body: bytes) -> None:
         """Answer with one JSON-RPC message: as the body, or as the last event of a stream."""
-        if self.started:
-            await self.end(event_bytes(body))
-        else:
+        if not self.started:
             await self.whole(status, JSON, body)
+        else:
+            await self.end(event_bytes(body) if self._stream else b"")

@@ -1,0 +1,158 @@
+"""Who may come in: host and origin, identity, the session's binding, the RFC 9728 challenge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from remit.gateway.options import GatewayOptions
+from remit.gateway.wire import Head, ProtocolError
+from remit.model.errors import MandateError, RemitError, UnidentifiedError
+from remit.model.record import Context
+from remit.model.subject import Claim, Subject
+
+if TYPE_CHECKING:
+    from remit.spine import Authority
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+"""RFC 9728 section 3: the resource's path follows it."""
+
+
+class ForbiddenError(RemitError):
+    """The request comes from a web page, or for a host, that the gateway does not serve."""
+
+    status = 403
+    code = "forbidden"
+
+
+def require_place(head: Head, options: GatewayOptions) -> None:
+    """Refuse what DNS rebinding looks like (MCP basic/transports, security).
+
+    Raises:
+        ForbiddenError: the Host header is absent or unknown, or there is an unknown Origin.
+    """
+    host = head.one(b"host")
+    if host is None or not _listed(host, options.allowed_hosts):
+        raise ForbiddenError("this host is not served here")
+    origin = head.one(b"origin")
+    if origin is not None and not _listed(origin, options.allowed_origins):
+        raise ForbiddenError("this origin may not call the gateway")
+
+
+def _listed(value: str, allowed: tuple[str, ...]) -> bool:
+    value = value.lower()
+    for each in allowed:
+        if value == each:
+            return True
+        if each.endswith(":*"):
+            base, port = each[:-2], value[len(each) - 2 :]
+            if value == base or (value.startswith(f"{base}:") and port[1:].isdecimal()):
+                return True
+    return False
+
+
+def claim_of(head: Head, certificate: bytes | None, options: GatewayOptions) -> Claim:
+    """Return what the caller presented: a bearer token or a client certificate, and a task token.
+
+    Raises:
+        UnidentifiedError: neither was presented, or the header is no bearer token.
+    """
+    header = head.one(b"authorization")
+    bearer = None
+    if header is not None:
+        scheme, _, bearer = header.partition(" ")
+        bearer = bearer.strip()
+        if scheme.lower() != "bearer" or not bearer:
+            raise UnidentifiedError("the authorization header holds no bearer token")
+    elif certificate is None:
+        raise UnidentifiedError("no identity was presented: send a bearer token")
+    return Claim(
+        bearer=bearer,
+        certificate=certificate,
+        task_token=head.one(b"remit-task"),
+        session=head.session,
+        audience=options.audience,
+    )
+
+
+def certificate_of(scope: Any) -> bytes | None:
+    """Return the client's certificate (DER) where the server's TLS asked for one (ASGI ``tls``)."""
+    tls = scope.get("extensions", {}).get("tls") or {}
+    chain = tls.get("client_cert_chain") or ()
+    first = next(iter(chain), None)
+    if isinstance(first, bytes):
+        return first
+    if isinstance(first, str):
+        import ssl  # noqa: PLC0415 - only where TLS client certificates are used
+
+        return ssl.PEM_cert_to_DER_cert(first)
+    return None
+
+
+async def identify(claim: Claim, authority: Authority) -> Subject:
+    """Return who calls; an identity that does not hold leaves a record.
+
+    Raises:
+        UnidentifiedError: it does not hold.
+        EvidenceError: the refusal could not be recorded.
+    """
+    try:
+        return await authority.identity.identify(claim)
+    except UnidentifiedError as error:
+        authority.evidence.stage(error.record(), Context())
+        await authority.evidence.barrier()
+        raise
+
+
+async def task_of(claim: Claim, subject: Subject, authority: Authority) -> str | None:
+    """Return the id of the task whose token the claim carries, or None where it carries none.
+
+    Raises:
+        MandateError: it carries one that admits nothing; this leaves a record.
+        EvidenceError: the refusal could not be recorded.
+    """
+    if claim.task_token is None:
+        return None
+    try:
+        return (await authority.tasks.admit(claim, subject)).id
+    except MandateError as error:
+        authority.evidence.stage(error.record(), Context())
+        await authority.evidence.barrier()
+        raise
+
+
+def origin_of(head: Head, scope: Any, options: GatewayOptions) -> str:
+    """Return the origin under which clients know the gateway, without a slash at its end."""
+    if options.public_url is not None:
+        return options.public_url.rstrip("/")
+    return f"{scope.get('scheme', 'http')}://{head.one(b'host')}"
+
+
+def challenge(origin: str, upstream: str, *, presented: bool) -> str:
+    """Return the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1)."""
+    error = ' error="invalid_token",' if presented else ""
+    return f'Bearer{error} resource_metadata="{origin}{WELL_KNOWN}/mcp/{upstream}"'
+
+
+def metadata(origin: str, upstream: str, options: GatewayOptions) -> bytes:
+    """Return the protected resource's metadata (RFC 9728 section 2)."""
+    document: dict[str, Any] = {
+        "resource": f"{origin}/mcp/{upstream}",
+        "resource_name": f"Remit gateway to {upstream}",
+        "bearer_methods_supported": ["header"],
+    }
+    if options.authorization_servers:
+        document["authorization_servers"] = list(options.authorization_servers)
+    return msgspec.json.encode(document)
+
+
+def require_json(head: Head) -> None:
+    """Refuse a body that is not sent as JSON.
+
+    Raises:
+        ProtocolError: with HTTP 415.
+    """
+    media = (head.one(b"content-type") or "").split(";")[0].strip().lower()
+    if media != "application/json":
+        raise ProtocolError("the content type has to be application/json", http_status=415)

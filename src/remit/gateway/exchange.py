@@ -1,0 +1,230 @@
+"""One POST: parsed once, then governed, filtered, answered by Remit itself, or forwarded as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mcp.shared.inbound import validate_mcp_param_headers
+
+from remit.gateway import listing, own_tools
+from remit.gateway.doorway import task_of
+from remit.gateway.flight import Flight
+from remit.gateway.governed import GOVERNED, call_of
+from remit.gateway.house import House
+from remit.gateway.refusals import failure, refusal
+from remit.gateway.relay import hold, pass_on, Seen
+from remit.gateway.reply import Reply
+from remit.gateway.sessions import Session
+from remit.gateway.upstream import Outgoing, Upstream
+from remit.gateway.wire import (
+    METHOD_NOT_FOUND,
+    Head,
+    Message,
+    ProtocolError,
+    headers_up,
+)
+from remit.model.errors import (
+    EvidenceError,
+    InputError,
+    MandateError,
+    RemitError,
+    UnidentifiedError,
+    UpstreamError,
+)
+from remit.model.outcome import Ending
+from remit.model.subject import Claim, Subject
+
+FORWARDED = frozenset(
+    {
+        "initialize",
+        "server/discover",
+        "ping",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "prompts/list",
+        "completion/complete",
+        "logging/setLevel",
+        "subscriptions/listen",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tasks/update",
+        "tasks/cancel",
+    }
+)
+"""Requests that are forwarded for an identified caller without a decision."""
+
+
+class Exchange:
+    """One POST of one identified caller to one upstream."""
+
+    def __init__(
+        self,
+        *,
+        house: House,
+        upstream: Upstream,
+        head: Head,
+        claim: Claim,
+        subject: Subject,
+        reply: Reply,
+    ) -> None:
+        self._house = house
+        self._upstream = upstream
+        self._name = upstream.options.name
+        self._head = head
+        self._claim = claim
+        self._subject = subject
+        self._owner = str(subject.workload)
+        self._reply = reply
+        self._flight: Flight | None = None
+
+    def leave(self) -> bool:
+        """Say that the client is gone; return whether the work goes on all the same."""
+        return self._flight is not None and self._flight.leave()
+
+    async def run(self, message: Message) -> None:
+        """Answer one message.
+
+        Raises:
+            RemitError: it is refused as a whole; nothing was forwarded.
+        """
+        self._require_known(message)
+        task = await self._bound_task(message)
+        if message.kind != "request":
+            await self._forward(message)
+        elif own_tools.is_own(message, self._claim, self._subject):
+            await own_tools.answer(self._house, message, self._subject, self._reply)
+        elif message.method in GOVERNED:
+            await self._govern(message)
+        elif message.method == "tools/list":
+            await self._list(message)
+        elif message.method == "initialize":
+            await self._initialize(message, task)
+        else:
+            await self._forward(message)
+
+    def _require_known(self, message: Message) -> None:
+        method = message.method
+        if message.kind == "request" and method not in GOVERNED and method not in FORWARDED:
+            raise ProtocolError(
+                f"method not found: the gateway does not know `{method[:100]}`",
+                code=METHOD_NOT_FOUND,
+                http_status=404 if message.modern else 200,
+                request_id=message.id,
+            )
+
+    async def _bound_task(self, message: Message) -> str | None:
+        """Hold the session against its owner and task; the hot modern path has none."""
+        session = self._head.session
+        governed = message.method in GOVERNED
+        if session is None and governed:
+            return None
+        task = await task_of(self._claim, self._subject, self._house.authority)
+        if session is not None and message.method != "initialize":
+            self._house.sessions.require(self._name, session, self._owner, task)
+        return task
+
+    def _outgoing(self, message: Message) -> Outgoing:
+        return Outgoing(
+            method="POST",
+            headers=headers_up(self._head),
+            message=message,
+            session=self._head.session,
+            owner=self._owner,
+            quiet=message.method == "subscriptions/listen",
+        )
+
+    async def _forward(self, message: Message) -> None:
+        answer = await self._upstream.send(self._outgoing(message))
+        try:
+            await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
+        finally:
+            await answer.close()
+
+    async def _initialize(self, message: Message, task: str | None) -> None:
+        sessions = self._house.sessions
+        sessions.require_room(self._owner)
+        answer = await self._upstream.send(self._outgoing(message))
+        try:
+            opened = dict(answer.headers).get(b"mcp-session-id")
+            if opened is not None and answer.status < 400:  # noqa: PLR2004 - HTTP's classes
+                session = Session(self._name, opened.decode("latin-1"), self._owner, task)
+                sessions.open(session)
+            await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
+        finally:
+            await answer.close()
+
+    async def _list(self, message: Message) -> None:
+        answer = await self._upstream.send(self._outgoing(message))
+        try:
+            limit = self._upstream.options.max_answer_bytes
+            held = await hold(answer, self._reply, limit, Seen())
+        finally:
+            await answer.close()
+        if held is None:
+            raise UpstreamError("the upstream ended its answer without a response")
+        held = await listing.filtered(
+            held,
+            house=self._house,
+            upstream=self._name,
+            message=message,
+            claim=self._claim,
+            subject=self._subject,
+        )
+        await held.release(self._reply)
+
+    async def _govern(self, message: Message) -> None:
+        house, reply = self._house, self._reply
+        call = call_of(self._head, message, self._name, house.call_id())
+        self._require_params_agree(message, call.target, call.arguments)
+        claim = self._claim
+        if claim.task_token is None and self._subject.agent.gateway_templates:
+            claim = replace(claim, task_token=house.authority.tasks.current(self._owner))
+        try:
+            flight = Flight(self._outgoing(message), self._upstream, reply, house.pending)
+        except InputError as error:
+            raise ProtocolError(str(error), request_id=message.id) from error
+        self._flight = flight
+        instead: bytes | None = None
+        try:
+            outcome = await house.perform(claim, call, flight.act, house.authority)
+            if flight.held is not None:
+                await flight.held.release(reply)
+            elif outcome.ending is Ending.UNKNOWN:
+                raise UpstreamError(
+                    f"{outcome.detail}; whether the call was carried out is not known"
+                )
+        except UnidentifiedError:
+            raise
+        except RemitError as error:
+            instead = refusal(message, error)
+            if not reply.ended:
+                await reply.message(200, instead)
+        finally:
+            flight.land(instead)
+
+    def _require_params_agree(self, message: Message, target: str, arguments: object) -> None:
+        """Hold ``Mcp-Param-*`` headers that the tool declares against the arguments."""
+        schema = self._house.schemas.get(target)
+        if schema is None or not message.modern or not isinstance(arguments, dict):
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in self._head.headers}
+        wrong = validate_mcp_param_headers(schema, arguments, headers)
+        if wrong is not None:
+            raise ProtocolError(
+                wrong.message, code=wrong.code, request_id=message.id, data=wrong.data
+            )
+
+
+async def answer_failure(reply: Reply, message: Message | None, error: RemitError) -> None:
+    """Tell the client of a failure that was not told yet, in the shape that its era expects."""
+    if reply.ended:
+        return
+    status = error.status
+    if isinstance(error, UpstreamError | EvidenceError | MandateError) and message is not None:
+        # The exchange worked, what it was about did not: clients read the JSON-RPC error.
+        status = 200 if message.kind == "request" else error.status
+    await reply.message(status, failure(message.id if message else None, error))

@@ -1,0 +1,125 @@
+"""One governed call on its way through the spine: the act, and what it holds back meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from remit.gateway.governed import Stopwatch, lost, outcome_of
+from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
+from remit.gateway.reply import Reply
+from remit.gateway.upstream import Answer, Outgoing, Upstream
+from remit.gateway.wire import RequestId
+from remit.model.call import Call
+from remit.model.decision import Decision
+from remit.model.errors import InputError, UpstreamError
+from remit.model.lease import Credential
+from remit.model.outcome import Outcome
+
+
+class Flight:
+    """Makes the exchange with the upstream; ``held`` is the final response, not told before the
+    outcome is durable.
+
+    Raises:
+        InputError: the session has a call with this id in flight already.
+    """
+
+    def __init__(
+        self, request: Outgoing, upstream: Upstream, reply: Reply, pending: Pending
+    ) -> None:
+        self.held: Held | None = None
+        self._request = request
+        self._upstream = upstream
+        self._reply = reply
+        self._pending = pending
+        self._seen = Seen()
+        self._gone = asyncio.Event()
+        self._waiting: Waiting | None = None
+        if request.session is not None:
+            self._waiting = pending.expect(upstream.options.name, request.session, _id(request))
+
+    def leave(self) -> bool:
+        """Say that the client is gone; return whether it may fetch the answer elsewhere.
+
+        Disconnecting is no cancellation in the 2025 era where the stream can be resumed; in the
+        2026 era, and where nothing can be resumed, it is.
+        """
+        if self._seen.resumable and self._request.session is not None:
+            self._gone.set()
+            return True
+        return False
+
+    async def act(self, call: Call, decision: Decision, credential: Credential | None) -> Outcome:
+        """Make the call (the spine's ``Act``).
+
+        Raises:
+            UpstreamError: the request was certainly not delivered.
+        """
+        options = self._upstream.options
+        if decision.obligations:
+            # One that is not known is a denial (DESIGN.md, decisions), and none is known yet.
+            raise UpstreamError("policy asks for an obligation that the gateway cannot meet")
+        watch = Stopwatch()
+        try:
+            async with asyncio.timeout(options.call_seconds):
+                self.held = await self._exchange(credential)
+        except (UpstreamError, TimeoutError) as error:
+            return lost(error, call, options, watch.seconds)
+        return outcome_of(self.held, call, options, watch.seconds)
+
+    async def _exchange(self, credential: Credential | None) -> Held:
+        request = self._request
+        if credential is not None:
+            request = replace(request, headers=_with(request.headers, credential))
+        answer = await self._upstream.send(request)
+        try:
+            held = await self._until_final(answer)
+        finally:
+            await answer.close()
+        return held if held is not None else await self._elsewhere(answer)
+
+    async def _until_final(self, answer: Answer) -> Held | None:
+        """Hold the answer; give up its stream, not the call, when a client that may resume left."""
+        limit = self._upstream.options.max_answer_bytes
+        holding = asyncio.ensure_future(hold(answer, self._reply, limit, self._seen))
+        leaving = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({holding, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return await holding if holding.done() else None
+        finally:
+            leaving.cancel()
+            if not holding.done():
+                holding.cancel()
+                await asyncio.wait({holding})
+
+    async def _elsewhere(self, answer: Answer) -> Held:
+        """Wait for the final response on the stream that the client resumes."""
+        if self._waiting is None:
+            raise UpstreamError("the upstream ended its answer without a response")
+        data = await self._waiting.found
+        return Held(answer.status, answer.headers, data, b"", stream=True)
+
+    def land(self, instead: bytes | None = None) -> None:
+        """Let a response that is held back on another stream go: how the call ended is durable.
+
+        Where it could not be made durable, ``instead`` goes in its place.
+        """
+        request = self._request
+        if self._waiting is not None and request.session is not None:
+            self._pending.settle(
+                self._upstream.options.name, request.session, _id(request), instead
+            )
+
+
+def _id(request: Outgoing) -> RequestId:
+    message = request.message
+    if message is None or message.id is None:
+        raise InputError("a governed call is a request")
+    return message.id
+
+
+def _with(headers: list[tuple[str, str]], credential: Credential) -> list[tuple[str, str]]:
+    """Put the credential's headers in the place of any of the same name."""
+    ours = {name.lower() for name, _ in credential.headers}
+    return [*(h for h in headers if h[0].lower() not in ours), *credential.headers]
