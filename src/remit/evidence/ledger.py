@@ -11,12 +11,12 @@ The rules it keeps:
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from remit.evidence.chain import Finding, audit, chain_digest
 from remit.evidence.keys import read_or_create
 from remit.evidence.log import Log
 from remit.evidence.ports import EvidenceStore, LeafRow, SealedPayload, StoredLeaf
@@ -28,7 +28,6 @@ from remit.model.errors import EvidenceError, NotFoundError, ProofError
 from remit.model.ids import new_id
 from remit.model.record import Context, Json, Record, Step
 from remit.proof.encoding import decode_record, encode_record
-from remit.proof.merkle import leaf_hash
 
 Clock = Callable[[], datetime]
 ID_BYTES = 10
@@ -211,6 +210,14 @@ class Ledger:
         """
         return [read(leaf) for leaf in await self._store.of_task(task_id)]
 
+    async def audit(self, task_id: str) -> Sequence[Finding]:
+        """Return where a task's records leave one of the five questions open.
+
+        Raises:
+            ProofError: a stored record is not one.
+        """
+        return audit(task_id, await self.chain(task_id))
+
     async def find(self, id: str) -> Sequence[tuple[int, Record]]:  # noqa: A002 - it is the id
         """Return the records with this record, call or decision id, in order.
 
@@ -262,11 +269,3 @@ def read(leaf: StoredLeaf) -> tuple[int, Record]:
         ProofError: its bytes are no record.
     """
     return leaf.index, decode_record(leaf.data)
-
-
-def chain_digest(leaves: Sequence[bytes]) -> str:
-    """Return ``sha256:<hex>`` over the leaf hashes of these records, in order."""
-    chain = hashlib.sha256()
-    for data in leaves:
-        chain.update(leaf_hash(data))
-    return f"sha256:{chain.hexdigest()}"
