@@ -157,9 +157,7 @@ def _roles(determining: Sequence[Source], facts: Facts) -> Sequence[str]:
     return list(dict.fromkeys(role for role in named if role))
 
 
-def _permitted(
-    determining: Sequence[Source], facts: Facts, known: frozenset[str]
-) -> Verdict:
+def _permitted(determining: Sequence[Source], facts: Facts, known: frozenset[str]) -> Verdict:
     wanted = dict.fromkeys(o for source in determining for o in source.obligations)
     if unknown := [obligation for obligation in wanted if obligation not in known]:
         return _unanswered(

@@ -189,7 +189,9 @@ def _facts(question: Question, flat: Flat, approval: Mapping[str, Any]) -> Facts
 
 
 def _instant(when: dt.datetime) -> str:
-    return when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03}Z"
+    return (
+        when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03}Z"
+    )
 
 
 def _label(label: Label) -> dict[str, Any]:

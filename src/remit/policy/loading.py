@@ -98,7 +98,9 @@ def _paths(folder: Path) -> list[str]:
             if len(found) > MAX_ENTRIES:
                 raise ConfigError(f"`{folder}` holds more than {MAX_ENTRIES} entries")
     except OSError as error:
-        raise ConfigError(f"`{folder}` is not a folder that can be read: {error.strerror}") from error
+        raise ConfigError(
+            f"`{folder}` is not a folder that can be read: {error.strerror}"
+        ) from error
     return [path.replace(os.sep, "/") for path in found if not (folder / path).is_dir()]
 
 

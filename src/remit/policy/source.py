@@ -120,4 +120,6 @@ def filled(words: str, facts: Facts) -> str:
 def shown(text: str) -> str:
     """Return text that an agent had a hand in, safe to put into one line."""
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return clean if len(clean) <= _MAX_SHOWN else clean[: _MAX_SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return (
+        clean if len(clean) <= _MAX_SHOWN else clean[: _MAX_SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
