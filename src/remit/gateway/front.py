@@ -7,7 +7,7 @@ parsing, and an upstream hears nothing of a request that any of these refuse.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -138,7 +138,7 @@ class Gateway:
         if scope["type"] != "http":
             raise RuntimeError(f"the gateway serves http, not {scope['type']}")
         reply = Reply(send)
-        head = Head(scope["method"], _path(scope), tuple(scope["headers"]))
+        head = Head(scope["method"], _path(scope), _trimmed(scope["headers"]))
         try:
             require_place(head, self.house.options)
             if head.path.startswith(f"{WELL_KNOWN}{_PREFIX}"):
@@ -318,6 +318,11 @@ async def _until_gone(
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _trimmed(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """White space around a value is no part of it (RFC 9110 section 5.5); not every server cuts it."""
+    return tuple((name.lower(), value.strip(b" \t")) for name, value in headers)
 
 
 def _path(scope: Scope) -> str:
