@@ -16,12 +16,27 @@ from typing import Any
 from cryptography import x509
 
 from remit.identity.jose import PublicKey, by_kid, import_key, strict_object
-from remit.model.errors import InputError, UnidentifiedError
+from remit.model.errors import ConfigError, InputError, UnidentifiedError
+from remit.model.subject import SpiffeId
 
 DEFAULT_REFRESH_SECONDS = 300
 """How often to ask for a bundle without a hint (SPIFFE-Trust-Domain-and-Bundle section 4.1.2)."""
 MAX_BUNDLE_BYTES = 1024 * 1024
 _MAX_KEYS = 256
+
+
+def require_name(trust_domain: str) -> str:
+    """Return a trust domain's name as it was given (SPIFFE-ID section 2.1).
+
+    Raises:
+        ConfigError: it is not a valid one.
+    """
+    try:
+        if SpiffeId.parse(f"spiffe://{trust_domain}") == SpiffeId(trust_domain):
+            return trust_domain
+    except InputError:
+        pass
+    raise ConfigError(f"`{trust_domain}` is not a trust domain: lower-case a-z 0-9 . _ -")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

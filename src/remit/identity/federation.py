@@ -22,10 +22,9 @@ from typing import Protocol
 import aiohttp
 import structlog
 
-from remit.identity.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
+from remit.identity.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle, require_name
 from remit.identity.https import fetch, require_https
 from remit.model.errors import ConfigError, InputError, UnavailableError
-from remit.model.subject import SpiffeId
 
 Clock = Callable[[], datetime]
 Listener = Callable[[], None]
@@ -92,10 +91,7 @@ class Federation:
             self._add(peer)
 
     def _add(self, peer: Peer) -> None:
-        try:
-            SpiffeId.parse(f"spiffe://{peer.trust_domain}")
-        except InputError as error:
-            raise ConfigError(f"`{peer.trust_domain}` is not a trust domain") from error
+        require_name(peer.trust_domain)
         if peer.trust_domain == self._own.name or peer.trust_domain in self._states:
             raise ConfigError(f"trust domain `{peer.trust_domain}` is there twice")
         if "://" in peer.bundle:

@@ -205,12 +205,12 @@ def _import_ec(material: Mapping[str, str], kid: str) -> tuple[ECKey, frozenset[
 
 
 def _import_rsa(material: Mapping[str, str], kid: str) -> tuple[RSAKey, frozenset[str]]:
-    key = RSAKey.import_key({name: material[name] for name in ("kty", "n", "e")})
-    numbers = key.public_key.public_numbers()
-    if not _MIN_RSA_BITS <= numbers.n.bit_length() <= _MAX_RSA_BITS:
-        raise ValueError(f"key `{_shown(kid)}` has {numbers.n.bit_length()} bits")
-    if numbers.e < _MIN_EXPONENT or numbers.e % 2 == 0 or is_roca(numbers.n):
+    modulus, exponent = (_number(material[name]) for name in ("n", "e"))
+    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
+        raise ValueError(f"key `{_shown(kid)}` has {modulus.bit_length()} bits")
+    if exponent < _MIN_EXPONENT or exponent % 2 == 0 or is_roca(modulus):
         raise ValueError(f"key `{_shown(kid)}` is a weak RSA key")
+    key = RSAKey.import_key({name: material[name] for name in ("kty", "n", "e")})
     return key, frozenset(name for name in ALGORITHMS if name[:2] in {"RS", "PS"})
 
 
@@ -306,6 +306,11 @@ def require_lifetime(claims: Mapping[str, Any], now: datetime, leeway_seconds: i
         if begins is not None and begins > latest:
             raise UnidentifiedError("the token is not valid yet")
     return expires_at
+
+
+def _number(text: str) -> int:
+    """Return a Base64urlUInt (RFC 7518 section 2)."""
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 def _decode(segment: str) -> bytes:

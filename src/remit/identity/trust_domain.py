@@ -72,12 +72,7 @@ class TrustDomain:
             ConfigError: the name is not valid or not the one the keys were made for, or the folder
                 or file is open to others, belongs to somebody else, or is damaged.
         """
-        try:
-            SpiffeId.parse(f"spiffe://{name}")
-        except InputError as error:
-            raise ConfigError(
-                f"`{name}` is not a trust domain: lower-case a-z 0-9 . _ -"
-            ) from error
+        bundles.require_name(name)
         file = KeyFile(folder)
         rings = file.load() or file.create(_first(name, clock()))
         if rings.trust_domain != name:
