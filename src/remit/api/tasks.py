@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -12,26 +11,10 @@ from starlette.routing import Route
 from remit.api.answers import answer, body_of, guarded, limit_of, plain
 from remit.api.callers import Callers, ForbiddenError
 from remit.model.errors import InputError, NotFoundError
-from remit.model.subject import Person, Subject
+from remit.model.subject import Agent, Person, Subject
 from remit.model.task import Task, TaskState
 from remit.spine import Authority, close_task
-from remit.tasks.request import TaskRequest, request_from
-
-
-class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `POST /tasks` takes; everything left out is the template's."""
-
-    template: str
-    agent: str | None = None
-    purpose: str | None = None
-    prompt: str | None = None
-    on_behalf_of: str | None = None
-    capability: list[dict[str, Any]] | None = None
-    data_ceiling: str | None = None
-    environments: list[str] | None = None
-    egress: list[str] | None = None
-    expires_seconds: int | None = None
-    budget: dict[str, Any] | None = None
+from remit.tasks.request import TaskRequest
 
 
 def routes(authority: Authority, callers: Callers) -> list[Route]:
@@ -39,29 +22,23 @@ def routes(authority: Authority, callers: Callers) -> list[Route]:
 
     async def open_task(request: Request) -> Response:
         caller = await callers.person_or_agent(request)
-        wanted = await body_of(request, Opening)
+        wanted = await body_of(request, dict[str, Any])
         opened_by = _name(caller)
-        name = caller.agent.name if isinstance(caller, Subject) else wanted.agent
-        if isinstance(caller, Subject) and wanted.agent not in {None, name}:
+        asked = wanted.pop("agent", None)
+        name = caller.agent.name if isinstance(caller, Subject) else asked
+        if isinstance(caller, Subject) and asked not in {None, name}:
             raise ForbiddenError("an agent opens tasks for itself only")
-        if name is None:
-            raise InputError("say for which `agent` the task is")
-        agent = authority.registry.get(name)
-        if agent is None:
-            raise NotFoundError(f"no agent `{name}` is registered: see `remit agent list`")
+        agent = _agent(name, authority)
         opened = await authority.tasks.open(
-            _request(wanted, opened_by), agent=agent, opened_by=opened_by
+            TaskRequest.parse(wanted), agent=agent, opened_by=opened_by
         )
         return answer({**view(opened.task), "task_token": opened.token}, 201)
 
     async def listing(request: Request) -> Response:
         caller = await callers.person_or_agent(request)
-        state = request.query_params.get("state")
-        if state is not None and state not in set(TaskState):
-            raise InputError(f"`state` is one of {', '.join(TaskState)}, not `{state[:20]}`")
         limit = limit_of(request)
         tasks = await authority.tasks.list(
-            state=TaskState(state) if state else None,
+            state=_state(request.query_params.get("state")),
             agent=caller.agent.name
             if isinstance(caller, Subject)
             else request.query_params.get("agent"),
@@ -141,11 +118,16 @@ def _name(caller: Person | Subject) -> str:
     return str(caller.workload) if isinstance(caller, Subject) else caller.id
 
 
-def _request(wanted: Opening, opened_by: str) -> TaskRequest:
-    document = {
-        key: value
-        for key, value in msgspec.structs.asdict(wanted).items()
-        if value is not None and key != "agent"
-    }
-    document.setdefault("on_behalf_of", opened_by)
-    return request_from(document)
+def _agent(name: object, authority: Authority) -> Agent:
+    if not isinstance(name, str):
+        raise InputError("say for which `agent` the task is")
+    agent = authority.registry.get(name)
+    if agent is None:
+        raise NotFoundError(f"no agent `{name}` is registered: see `remit agent list`")
+    return agent
+
+
+def _state(text: str | None) -> TaskState | None:
+    if text is not None and text not in set(TaskState):
+        raise InputError(f"`state` is one of {', '.join(TaskState)}, not `{text[:20]}`")
+    return TaskState(text) if text else None

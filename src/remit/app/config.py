@@ -148,6 +148,16 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
         return self.path(self.config.authority.state)
 
     @property
+    def control_socket(self) -> Path:
+        """The Unix socket of the control API: only the owner may connect."""
+        return self.state / "control.sock"
+
+    @property
+    def workload_socket(self) -> Path:
+        """The Unix socket of the Workload API, which agents connect to."""
+        return self.state / "workload.sock"
+
+    @property
     def host(self) -> str:
         """The host part of ``listen``."""
         return self.config.authority.listen.rpartition(":")[0].strip("[]")

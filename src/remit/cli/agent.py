@@ -1,0 +1,101 @@
+"""`remit agent`: the registry of agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from remit.cli.common import DEFAULTS, Common
+
+app = App(name="agent", help="Register agents, and say who answers for them.")
+
+Many = Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")]
+
+
+@app.command
+def register(
+    name: str,
+    *,
+    owner: str | None = None,
+    purpose: str = "",
+    environment: Literal["dev", "staging", "prod"] = "dev",
+    autonomy: int = 1,
+    template: Many = (),
+    gateway_template: Many = (),
+    common: Common = DEFAULTS,
+) -> None:
+    """Register an agent; its identity is `spiffe://<trust domain>/agent/NAME`.
+
+    Parameters
+    ----------
+    name
+        What to call it: a-z, 0-9 and -.
+    owner
+        The person who answers for it; you, where left out.
+    purpose
+        What it is for.
+    environment
+        Where it lives.
+    autonomy
+        From 0 (suggests only) to 4 (acts unattended).
+    template
+        A mandate template that tasks may be opened under for it; repeat for more.
+    gateway_template
+        A template it may open tasks under itself, with the gateway's own tools; repeat for more.
+    """
+    common.emit(
+        common.client().post(
+            "agents",
+            body={
+                "name": name,
+                "owner": owner,
+                "purpose": purpose,
+                "environment": environment,
+                "autonomy": autonomy,
+                "templates": template,
+                "gateway_templates": gateway_template,
+            },
+        )
+    )
+
+
+@app.command(name="list")
+def list_agents(*, common: Common = DEFAULTS) -> None:
+    """List every registered agent."""
+    common.rows(
+        common.client().get("agents"),
+        {
+            "name": "name",
+            "state": "state",
+            "owner": "owner",
+            "environment": "environment",
+            "autonomy": "autonomy",
+            "templates": "templates",
+        },
+        "no agent is registered yet: `remit agent register NAME`",
+    )
+
+
+@app.command
+def show(name: str, *, common: Common = DEFAULTS) -> None:
+    """Show one agent."""
+    common.emit(common.client().get("agents", name))
+
+
+@app.command
+def suspend(name: str, *, common: Common = DEFAULTS) -> None:
+    """Refuse everything an agent asks, from now on, until it is resumed."""
+    common.emit(common.client().post("agents", name, "suspend"))
+
+
+@app.command
+def resume(name: str, *, common: Common = DEFAULTS) -> None:
+    """Let a suspended agent act again."""
+    common.emit(common.client().post("agents", name, "resume"))
+
+
+@app.command
+def retire(name: str, *, common: Common = DEFAULTS) -> None:
+    """Refuse an agent for good; its name is not used again."""
+    common.emit(common.client().post("agents", name, "retire"))

@@ -1,0 +1,108 @@
+"""The CLI's way to the authority: HTTP over its Unix socket, known by the kernel's word."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from remit.model.errors import RemitError
+
+TIMEOUT_SECONDS = 120.0
+
+
+class UnreachableError(RemitError):
+    """No authority answers on the control socket."""
+
+    code = "unreachable"
+
+
+class RefusedError(RemitError):
+    """The authority answered with an error."""
+
+    code = "refused"
+
+    def __init__(self, status: int, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("message", f"the authority answered {status}")))
+        self.answered = status
+        self.error = error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket file."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+class ControlClient:
+    """Asks the control API; every method raises the errors below.
+
+    Raises:
+        UnreachableError: nothing listens there, or it went away.
+        RefusedError: the authority said no; the message is its own.
+    """
+
+    def __init__(self, control_socket: Path) -> None:
+        self._socket = control_socket
+
+    def get(self, *parts: str, **query: str | int | None) -> Any:
+        """GET a route and return its JSON."""
+        return json.loads(self.ask("GET", parts, query=query))
+
+    def post(self, *parts: str, body: object = None) -> Any:
+        """POST JSON to a route and return its JSON."""
+        return json.loads(self.ask("POST", parts, body={} if body is None else body))
+
+    def raw(self, *parts: str) -> bytes:
+        """GET a route and return its bytes."""
+        return self.ask("GET", parts)
+
+    def ask(
+        self,
+        method: str,
+        parts: tuple[str, ...],
+        *,
+        query: dict[str, str | int | None] | None = None,
+        body: object = None,
+    ) -> bytes:
+        """Make one request."""
+        path = "/" + "/".join(quote(part, safe="") for part in parts)
+        asked = {key: value for key, value in (query or {}).items() if value is not None}
+        if asked:
+            path += "?" + urlencode(asked)
+        connection = _UnixConnection(self._socket)
+        try:
+            connection.request(
+                method,
+                path,
+                body=None if body is None else json.dumps(body),
+                headers={} if body is None else {"Content-Type": "application/json"},
+            )
+            response = connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(
+                f"no authority answers at `{self._socket}`: start one with `remit up`"
+            ) from error
+        finally:
+            connection.close()
+        if response.status >= http.client.BAD_REQUEST:
+            raise RefusedError(response.status, _error(data))
+        return data
+
+
+def _error(data: bytes) -> dict[str, Any]:
+    try:
+        error = json.loads(data)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}

@@ -1,0 +1,119 @@
+"""What every command shares: where the authority is, how to print, and the exit codes."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from remit.app.config import DEFAULT_FILE, Loaded, load
+from remit.cli.client import ControlClient
+
+
+class Exit(IntEnum):
+    """What the exit status of `remit` means."""
+
+    DONE = 0
+    REFUSED = 1
+    CONFIG = 2
+    UNREACHABLE = 3
+    PROOF = 4
+    INTERRUPTED = 130
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options that every command takes.
+
+    Parameters
+    ----------
+    config
+        The authority's configuration; `remit.toml` here where there is one, else the defaults.
+    json
+        Print JSON instead of text.
+    """
+
+    config: Annotated[Path | None, Parameter(env_var="REMIT_CONFIG")] = None
+    json: bool = False
+
+    def loaded(self) -> Loaded:
+        """Return the configuration in force."""
+        path = self.config
+        if path is None and Path(DEFAULT_FILE).is_file():
+            path = Path(DEFAULT_FILE)
+        return load(path)
+
+    def client(self) -> ControlClient:
+        """Return a client of the authority's control socket."""
+        return ControlClient(self.loaded().control_socket)
+
+    def emit(self, value: Any, text: Any | None = None) -> None:
+        """Print ``value`` as JSON, or ``text`` (anything rich can draw) for people."""
+        if self.json:
+            sys.stdout.write(jsonlib.dumps(value, indent=None, ensure_ascii=False) + "\n")
+        else:
+            OUT.print(text if text is not None else facts(value))
+
+    def rows(self, answer: dict[str, Any], columns: dict[str, str], empty: str) -> None:
+        """Print one page of items as a table: ``columns`` maps a heading to a field."""
+        if self.json:
+            self.emit(answer)
+            return
+        if not answer["items"]:
+            OUT.print(empty)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in columns:
+            table.add_column(heading, overflow="fold")
+        for item in answer["items"]:
+            table.add_row(*(_cell(item.get(name)) for name in columns.values()))
+        OUT.print(table)
+        if answer.get("next"):
+            OUT.print(f"[dim]more: --after {answer['next']}[/dim]")
+
+
+DEFAULTS = Common()
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+STATE_STYLE = {
+    "open": "green",
+    "active": "green",
+    "accepted": "green",
+    "approved": "green",
+    "pending": "yellow",
+    "changed": "yellow",
+    "suspended": "yellow",
+}
+
+
+def facts(value: dict[str, Any]) -> Table:
+    """Return a noun as two columns."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, entry in value.items():
+        table.add_row(key.replace("_", " "), _cell(entry))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "[dim]-[/dim]"
+    if isinstance(value, str):
+        style = STATE_STYLE.get(value)
+        text = value.replace("[", "\\[")
+        return f"[{style}]{text}[/{style}]" if style else text
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return ", ".join(value) if value else "[dim]-[/dim]"
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return jsonlib.dumps(value, ensure_ascii=False).replace("[", "\\[")

@@ -1,0 +1,155 @@
+"""`remit evidence`: draw a task's chain, export it, verify it offline, audit them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Group
+from rich.text import Text
+from rich.tree import Tree
+
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.model.errors import ConfigError
+from remit.proof.verify import Verdict, verify_pack
+
+app = App(name="evidence", help="Show, export, verify and audit evidence.")
+
+_STYLES = {
+    "denied": "red",
+    "failed": "red",
+    "unidentified": "red",
+    "unadmitted": "red",
+    "unknown": "yellow",
+    "asked": "yellow",
+    "succeeded": "green",
+    "completed": "green",
+    "sealed": "green",
+}
+
+
+@app.command
+def show(task: str, *, common: Common = DEFAULTS) -> None:
+    """Draw the chain of a task: every step of every call, with times."""
+    chain = common.client().get("evidence", "tasks", task)
+    common.emit(chain, _draw(chain))
+
+
+@app.command
+def export(
+    task: str,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    common: Common = DEFAULTS,
+) -> None:
+    """Write a task's evidence pack: one file that anyone can verify, offline.
+
+    Parameters
+    ----------
+    output
+        The file to write.
+    """
+    data = common.client().raw("evidence", "tasks", task, "pack")
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"`{output}` cannot be written: {error.strerror}") from error
+    common.emit(
+        {"pack": str(output), "bytes": len(data)},
+        Text(f"wrote {output} ({len(data)} bytes); check it with: remit evidence verify {output}"),
+    )
+
+
+@app.command
+def verify(
+    pack: Path,
+    *,
+    vkey: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
+    common: Common = DEFAULTS,
+) -> int:
+    """Verify an evidence pack with no server and no secret, and say what that proves.
+
+    Parameters
+    ----------
+    pack
+        The file to check.
+    vkey
+        The log's public key, as you got it from its operator; repeat for more. Without it, the
+        pack's own key is used, which proves that the pack is whole, not whose it is.
+    """
+    try:
+        data = pack.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"`{pack}` cannot be read: {error.strerror}") from error
+    verdict = verify_pack(data, vkey)
+    common.emit(plain_verdict(verdict), words(verdict))
+    return Exit.DONE
+
+
+@app.command
+def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAULTS) -> int:
+    """Find every task whose chain cannot answer the five questions of an auditor."""
+    found = common.client().get("evidence", "audit", limit=limit, after=after)
+    common.rows(
+        found,
+        {"task": "task", "question": "question", "finding": "finding"},
+        f"{found['tasks']} tasks looked at: every chain answers all five questions",
+    )
+    return Exit.REFUSED if found["items"] else Exit.DONE
+
+
+def plain_verdict(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain values."""
+    return {
+        "verified": True,
+        "steps": [{"name": step.name, "sentence": step.sentence} for step in verdict.steps],
+        "proves": list(verdict.proves),
+        "does_not_prove": list(verdict.does_not_prove),
+    }
+
+
+def words(verdict: Verdict) -> Group:
+    """Return a verdict for people."""
+    return Group(
+        *_list("checked", [f"{s.name}: {s.sentence}" for s in verdict.steps], "green", "+"),
+        *_list("this proves", verdict.proves, "bold", "-"),
+        *_list("this does not prove", verdict.does_not_prove, "yellow", "-"),
+    )
+
+
+def _list(title: str, lines: Sequence[str], style: str, bullet: str) -> list[Text]:
+    return [Text(title, style=style), *(Text(f"  {bullet} {line}") for line in lines)]
+
+
+def _draw(chain: dict[str, Any]) -> Tree:
+    tree = Tree(Text(chain["task"], style="bold"))
+    calls: dict[str, Tree] = {}
+    for record in chain["records"]:
+        branch = tree
+        call = record.get("call")
+        if call is not None:
+            if call not in calls:
+                calls[call] = tree.add(Text(call, style="bold"))
+            branch = calls[call]
+        branch.add(_line(record))
+    if not chain["sealed"]:
+        tree.add(Text("not sealed: the task is open, or its end is not recorded", style="yellow"))
+    return tree
+
+
+def _line(record: dict[str, Any]) -> Text:
+    kind = record["kind"]
+    line = Text()
+    line.append(record["at"][11:23], style="dim")
+    line.append(f" #{record['index']} ", style="dim")
+    line.append(kind, style=_STYLES.get(kind.rpartition(".")[2], "cyan"))
+    body = record["body"]
+    said = [str(body[key]) for key in _SHOWN if body.get(key) not in {None, ""}]
+    if said:
+        line.append("  " + "  ".join(said))
+    return line
+
+
+_SHOWN = ("effect", "target", "reason", "workload", "template", "detail", "confirmed", "records")

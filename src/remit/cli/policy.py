@@ -1,0 +1,56 @@
+"""`remit policy`: check a bundle, test it, and explain what it decided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+from rich.text import Text
+
+from remit.app.policy_tools import check_bundle, run_cases
+from remit.cli.common import DEFAULTS, Common, Exit
+
+app = App(name="policy", help="Check, test and explain policy.")
+
+
+@app.command
+def check(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
+    """Check a bundle against the schema: what fails here never becomes active.
+
+    Parameters
+    ----------
+    bundle
+        The bundle's folder; the configured one where left out.
+    """
+    report = check_bundle(bundle, common.loaded())
+    lines = [*report["findings"], f"{report['policies']} policies, {report['templates']} templates"]
+    lines.append(f"bundle {report['digest']}" if report["ok"] else "this bundle stays inactive")
+    common.emit(report, Text("\n".join(lines)))
+    return Exit.DONE if report["ok"] else Exit.CONFIG
+
+
+@app.command
+def test(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
+    """Run a bundle's described cases, and say which policies no case exercises.
+
+    Parameters
+    ----------
+    bundle
+        The bundle's folder; the configured one where left out.
+    """
+    report = run_cases(bundle, common.loaded())
+    lines = [
+        f"{'ok  ' if case['ok'] else 'FAIL'} {case['name']}"
+        + ("" if case["ok"] else f"\n     {case['detail']}")
+        for case in report["cases"]
+    ]
+    lines.append(report["coverage"])
+    common.emit(report, Text("\n".join(lines)))
+    return Exit.DONE if report["ok"] else Exit.REFUSED
+
+
+@app.command
+def explain(decision: str, *, common: Common = DEFAULTS) -> None:
+    """Say why a call was decided as it was: the policies, their text, the facts they read."""
+    found = common.client().get("decisions", decision)
+    common.emit(found, Text(found["text"]))
