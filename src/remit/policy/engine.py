@@ -4,6 +4,8 @@
   obligation nobody knows: each denies, with a reason.
 - Whether a person's yes would help is found by asking again with a supposed one in the facts, never
   by reading policies.
+- A bundle can narrow authority and never widen it: what mandate, template, budget, registry or
+  catalogue refuse stays refused, whatever a policy permits (``floor.py``).
 - A decision is made by one bundle from first to last, whatever is loaded meanwhile.
 """
 
@@ -22,8 +24,10 @@ from remit.model.errors import InputError
 from remit.model.ids import new_id
 from remit.model.subject import Subject
 from remit.model.task import Task
+from remit.policy import floor
 from remit.policy.bundle import Bundle
 from remit.policy.facts import Facts, Question, gather, suppose_listed
+from remit.policy.slices import Slice
 from remit.policy.source import Source, filled, shown
 
 __all__ = ["Policy", "Question", "Verdict", "evaluate"]
@@ -139,15 +143,18 @@ def evaluate(bundle: Bundle, facts: Facts, obligations: frozenset[str] = frozens
     determining = _in_order(bundle, answer.determining)
     if answer.allowed:
         return _permitted(determining, facts, obligations)
+    reasons = _reasons(determining, facts)
     for role in _roles(determining, facts):
-        supposed = part.ask(facts.supposing(role))
-        if supposed.allowed and not supposed.errors:
-            return Verdict(
-                effect=Effect.APPROVAL_REQUIRED,
-                reasons=_reasons(determining, facts),
-                approval_role=role,
-            )
-    return Verdict(effect=Effect.DENY, reasons=_reasons(determining, facts))
+        if _would_permit(part, facts.supposing(role)):
+            return Verdict(effect=Effect.APPROVAL_REQUIRED, reasons=reasons, approval_role=role)
+    return Verdict(effect=Effect.DENY, reasons=reasons)
+
+
+def _would_permit(part: Slice, facts: Facts) -> bool:
+    if floor.beyond(facts) is not None or floor.still_asked(facts) is not None:
+        return False
+    supposed = part.ask(facts)
+    return supposed.allowed and not supposed.errors
 
 
 def _roles(determining: Sequence[Source], facts: Facts) -> Sequence[str]:
@@ -158,6 +165,11 @@ def _roles(determining: Sequence[Source], facts: Facts) -> Sequence[str]:
 
 
 def _permitted(determining: Sequence[Source], facts: Facts, known: frozenset[str]) -> Verdict:
+    if (fault := floor.beyond(facts)) is not None:
+        return Verdict(effect=Effect.DENY, reasons=(fault,))
+    if (asked := floor.still_asked(facts)) is not None:
+        role = facts.context["mandate"]["approval_role"]
+        return Verdict(effect=Effect.APPROVAL_REQUIRED, reasons=(asked,), approval_role=role)
     wanted = dict.fromkeys(o for source in determining for o in source.obligations)
     if unknown := [obligation for obligation in wanted if obligation not in known]:
         return _unanswered(
@@ -217,6 +229,8 @@ def _reasons(sources: Sequence[Source], facts: Facts) -> tuple[Reason, ...]:
 
 
 def _could_be(bundle: Bundle, facts: Facts) -> bool:
+    if floor.beyond(facts) is not None:
+        return False
     part = bundle.slices[facts.action]
     answer = part.ask(facts, listing=True)
     roles = _roles(_in_order(bundle, answer.determining), facts)
