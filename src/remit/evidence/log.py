@@ -7,6 +7,7 @@ say what its bytes say.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -58,6 +59,7 @@ class Log:
     def __init__(self, store: LogReader) -> None:
         self._store = store
         self.tree = Tree()
+        self._turn = asyncio.Lock()
 
     @property
     def size(self) -> int:
@@ -74,17 +76,18 @@ class Log:
             ProofError: a record is missing, or is not what it is filed under.
             EvidenceError: the store cannot be read.
         """
-        while True:
-            leaves = await self._store.leaves(self.tree.size, PAGE)
-            for leaf in leaves:
-                if leaf.index != self.tree.size:
-                    raise ProofError(f"record {self.tree.size} is missing from the database")
-                head = _head(leaf)
-                if see is not None:
-                    see(head)
-                self.tree.append(leaf_hash(leaf.data))
-            if len(leaves) < PAGE:
-                return self.tree.size
+        async with self._turn:
+            while True:
+                leaves = await self._store.leaves(self.tree.size, PAGE)
+                for leaf in leaves:
+                    if leaf.index != self.tree.size:
+                        raise ProofError(f"record {self.tree.size} is missing from the database")
+                    head = _head(leaf)
+                    if see is not None:
+                        see(head)
+                    self.tree.append(leaf_hash(leaf.data))
+                if len(leaves) < PAGE:
+                    return self.tree.size
 
     async def entries(self, start: int, end: int) -> Sequence[bytes]:
         """Return the bytes of the records from ``start`` up to, not including, ``end``.

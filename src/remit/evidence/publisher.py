@@ -172,6 +172,7 @@ class Publisher:
 
     def _write(self, files: list[tuple[Tile, bytes]], note: bytes) -> None:
         try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for tile, data in files:
                 path = self.folder / tile.path
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

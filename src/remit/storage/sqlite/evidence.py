@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, or_, select
 
 from remit.evidence.ports import LeafRow, SealedPayload, StoredLeaf
+from remit.model.errors import ProofError
 from remit.storage.sqlite.journal import Journal
 from remit.storage.sqlite.leaves import PAYLOAD, RECORD, VAULT_KEY
 
@@ -19,6 +21,13 @@ _LEAF = select(
     RECORD.c.decision,
     RECORD.c.data,
 ).order_by(RECORD.c.idx)
+
+
+def _leaf(row: Row[Any]) -> StoredLeaf:
+    """Return a row of the log; SQLite lets any type into any column."""
+    if not isinstance(row.data, bytes):
+        raise ProofError(f"record {row.idx} in the database is not bytes")
+    return StoredLeaf(*row)
 
 
 class SqliteEvidence:
@@ -49,7 +58,7 @@ class SqliteEvidence:
 
         def query(connection: Connection) -> Sequence[StoredLeaf]:
             rows = connection.execute(_LEAF.where(RECORD.c.idx >= start).limit(limit))
-            return [StoredLeaf(*row) for row in rows]
+            return [_leaf(row) for row in rows]
 
         return await self._journal.read(query)
 
@@ -95,7 +104,11 @@ class SqliteEvidence:
 
         def query(connection: Connection) -> SealedPayload | None:
             row = connection.execute(statement).one_or_none()
-            return None if row is None else SealedPayload(row[0], row[1], row[2] or "", *row[3:])
+            if row is None:
+                return None
+            if not isinstance(row.sealed, bytes) or not isinstance(row.wrapped, bytes | None):
+                raise ProofError(f"payload `{name}` of record `{record}` was altered")
+            return SealedPayload(row.name, row.key, row.owner or "", row.wrapped, row.sealed)
 
         return await self._journal.read(query)
 
@@ -122,6 +135,6 @@ class SqliteEvidence:
 
     async def _where(self, condition: ColumnElement[bool]) -> Sequence[StoredLeaf]:
         def query(connection: Connection) -> Sequence[StoredLeaf]:
-            return [StoredLeaf(*row) for row in connection.execute(_LEAF.where(condition))]
+            return [_leaf(row) for row in connection.execute(_LEAF.where(condition))]
 
         return await self._journal.read(query)
