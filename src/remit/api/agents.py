@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,17 +26,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     autonomy: int = 1
     templates: tuple[str, ...] = ()
     gateway_templates: tuple[str, ...] = ()
-    selectors: tuple[str, ...] = ()
 
 
-def routes(registry: Registry, callers: Callers) -> list[Route]:
-    """Return the registry's routes."""
+def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) -> list[Route]:
+    """Return the registry's routes; ``changed`` is told after every change."""
 
     async def register(request: Request) -> Response:
         person = await callers.operator(request)
         wanted = await body_of(request, Registration)
         agent = await registry.register(
-            name=wanted.name,
+            wanted.name,
             owner=wanted.owner or person.id,
             purpose=wanted.purpose,
             environment=wanted.environment,
@@ -43,6 +44,7 @@ def routes(registry: Registry, callers: Callers) -> list[Route]:
             gateway_templates=wanted.gateway_templates,
             by=person.id,
         )
+        changed()
         return answer(agent, 201)
 
     async def listing(request: Request) -> Response:
@@ -67,7 +69,9 @@ def routes(registry: Registry, callers: Callers) -> list[Route]:
         }
         if verb not in steps:
             raise NotFoundError(f"an agent can be suspended, resumed or retired, not `{verb}`")
-        return answer(await steps[verb](name, person.id))
+        agent = await steps[verb](name, person.id)
+        changed()
+        return answer(agent)
 
     return [
         Route("/agents", guarded(register), methods=["POST"]),

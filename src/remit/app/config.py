@@ -70,6 +70,13 @@ class FederateSection(_Section):
     bundle: str
 
 
+class WorkloadSection(_Section):
+    """Processes that are an agent because the kernel says all of these selectors of them."""
+
+    agent: str
+    selectors: tuple[str, ...]
+
+
 class ToolSection(_Section):
     """The operator's own word on a tool, over what its upstream claims."""
 
@@ -125,6 +132,7 @@ class Config(_Section):
     authority: AuthoritySection = AuthoritySection()
     issuers: tuple[IssuerSection, ...] = msgspec.field(name="issuer", default=())
     federates: tuple[FederateSection, ...] = msgspec.field(name="federate", default=())
+    workloads: tuple[WorkloadSection, ...] = msgspec.field(name="workload", default=())
     upstreams: dict[str, UpstreamSection] = msgspec.field(name="upstream", default_factory=dict)
     policy: PolicySection = PolicySection()
     approvals: ApprovalsSection = ApprovalsSection()

@@ -233,6 +233,8 @@ def _sentence(status: int, answer: bytes) -> str:
         said = json.loads(answer)
     except ValueError:
         said = None
+    if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        said = said["error"]
     words = (
         [said[key] for key in ("detail", "message", "error") if key in said]
         if isinstance(said, dict)

@@ -1,0 +1,40 @@
+"""Routes that say how the authority stands: keys, log, policy, leases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from remit.api.answers import answer, guarded, plain
+from remit.api.callers import Callers
+from remit.credentials.leases import Leases
+
+
+def routes(
+    status: Callable[[], dict[str, Any]],
+    bundle: Callable[[], bytes],
+    leases: Leases,
+    callers: Callers,
+) -> list[Route]:
+    """Return the routes; the trust bundle is public, the rest is a person's."""
+
+    async def stand(request: Request) -> Response:
+        await callers.person(request)
+        return answer(status())
+
+    async def trust_bundle(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
+        return Response(bundle(), media_type="application/json")
+
+    async def open_leases(request: Request) -> Response:
+        await callers.person(request)
+        return answer({"items": [plain(lease) for lease in leases.open_leases()], "next": None})
+
+    return [
+        Route("/status", guarded(stand), methods=["GET"]),
+        Route("/leases", guarded(open_leases), methods=["GET"]),
+        Route("/.well-known/spiffe-bundle", guarded(trust_bundle), methods=["GET"]),
+    ]
