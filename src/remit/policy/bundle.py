@@ -7,6 +7,7 @@ SHA-256. A bundle is immutable: a change makes another one.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,9 +46,8 @@ class Bundle:
         whole.setdefault(SCHEMA_FILE, builtin_text().encode())
         ordered = {path: whole[path] for path in sorted(whole)}
         sources = parse_sources(ordered)
-        names = [source.id for source in sources]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(source.id for source in sources).items():
+            if times > 1:
                 raise ConfigError(f"two policies have the id `{name}`")
         schema = text_of(ordered, SCHEMA_FILE)
         slices = {action: Slice(action, sources, schema) for action in ACTIONS}

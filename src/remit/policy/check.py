@@ -7,7 +7,7 @@ policy against the schema, which takes seconds for a large bundle, so run it off
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -96,48 +96,61 @@ def check_files(
 ) -> Checked:
     """Check a bundle's files, by path."""
     findings: list[Finding] = []
-
-    def fault(where: str, message: str, level: Level = Level.ERROR) -> None:
-        findings.append(Finding(level, where, message))
-
     if files.get(SCHEMA_FILE, builtin_text().encode()) != builtin_text().encode():
-        fault(SCHEMA_FILE, "is not the schema of this version of Remit: remove it from the bundle")
-    schema = cedar.schema(builtin_text())
+        message = "is not the schema of this version of Remit: remove it from the bundle"
+        findings.append(Finding(Level.ERROR, SCHEMA_FILE, message))
     sources: list[Source] = []
     for path in sorted(files):
-        if not path.endswith(".cedar"):
-            continue
-        one = {path: files[path]}
-        try:
-            in_file = list(parse_sources(one))
-            for position, message in cedar.validate(text_of(one, path), schema):
-                place = position.removeprefix("policy")
-                source = in_file[int(place)] if place.isdigit() else None
-                fault(f"{path}: {source.id if source else 'policy'}", message)
-        except ConfigError as error:
-            fault(path, str(error))
-            continue
-        sources += in_file
-    seen: set[str] = set()
-    for source in sources:
-        where = f"{source.file}: {source.id}"
-        if source.id in seen:
-            fault(where, "another policy has the same @id")
-        seen.add(source.id)
-        for level, message in _wording(source, obligations):
-            fault(where, message, level)
-        if never_applies(source):
-            fault(where, "can never apply: its condition is always false", Level.WARNING)
+        if path.endswith(".cedar"):
+            in_file, faults = _valid(path, files[path])
+            sources += in_file
+            findings += faults
+    findings += _annotated(sources, obligations)
     if sources and all(source.forbids for source in sources):
-        fault("bundle", "permits nothing: every policy forbids", Level.WARNING)
-    _templates(files, check_templates, fault)
-    if any(f.level is Level.ERROR for f in findings):
+        findings.append(Finding(Level.WARNING, "bundle", "permits nothing: every policy forbids"))
+    raw = {path: data for path, data in files.items() if path.endswith(".toml")}
+    try:
+        if check_templates is not None:
+            check_templates(raw)
+    except RemitError as error:
+        findings.append(Finding(Level.ERROR, "templates", str(error)))
+    if any(finding.level is Level.ERROR for finding in findings):
         return Checked(None, tuple(findings))
     try:
         return Checked(Bundle.of(files), tuple(findings))
     except ConfigError as error:
-        fault("bundle", str(error))
-        return Checked(None, tuple(findings))
+        return Checked(None, (*findings, Finding(Level.ERROR, "bundle", str(error))))
+
+
+def _valid(path: str, data: bytes) -> tuple[list[Source], list[Finding]]:
+    """Return a file's policies, and where they do not fit the schema."""
+    one = {path: data}
+    try:
+        sources = list(parse_sources(one))
+        faults = cedar.validate(text_of(one, path), cedar.schema(builtin_text()))
+    except ConfigError as error:
+        return [], [Finding(Level.ERROR, path, str(error))]
+    places = {f"policy{place}": source.id for place, source in enumerate(sources)}
+    return sources, [
+        Finding(Level.ERROR, f"{path}: {places.get(position, position)}", message)
+        for position, message in faults
+    ]
+
+
+def _annotated(sources: Sequence[Source], obligations: frozenset[str]) -> list[Finding]:
+    """Return what is wrong with each policy beside its sense."""
+    found: list[Finding] = []
+    seen: set[str] = set()
+    for source in sources:
+        where = f"{source.file}: {source.id}"
+        if source.id in seen:
+            found.append(Finding(Level.ERROR, where, "another policy has the same @id"))
+        seen.add(source.id)
+        found += [Finding(level, where, text) for level, text in _wording(source, obligations)]
+        if never_applies(source):
+            message = "can never apply: its condition is always false"
+            found.append(Finding(Level.WARNING, where, message))
+    return found
 
 
 def _wording(source: Source, obligations: frozenset[str]) -> list[tuple[Level, str]]:
@@ -183,17 +196,3 @@ def never_applies(source: Source) -> bool:
         and not result.diagnostics.errors
         for request in ({"action": f"Action::{json.dumps(action)}"} for action in ACTIONS)
     )
-
-
-def _templates(
-    files: Mapping[str, bytes],
-    check_templates: TemplateCheck | None,
-    fault: Callable[[str, str], None],
-) -> None:
-    raw = {path: data for path, data in files.items() if path.endswith(".toml")}
-    if check_templates is None or not raw:
-        return
-    try:
-        check_templates(raw)
-    except RemitError as error:
-        fault("templates", str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from remit.model.errors import RemitError
 from remit.model.record import Context, Recorder
 from remit.policy.bundle import Bundle
-from remit.policy.check import Checked, TemplateCheck, check
+from remit.policy.check import Checked, TemplateCheck, check_files
 from remit.policy.loading import read_folder
 
 POLL_SECONDS = 1.0
@@ -94,7 +94,7 @@ class Reloader:
             return False
         if files == self._looked_at:
             return False
-        checked = await asyncio.to_thread(self._checked)
+        checked = await asyncio.to_thread(self._checked, files)
         if checked.bundle is None:
             self._looked_at = files
             self._say("; ".join(str(fault) for fault in checked.errors[:5]))
@@ -109,12 +109,9 @@ class Reloader:
         log.info("policy loaded", bundle=checked.bundle.digest)
         return True
 
-    def _checked(self) -> Checked:
-        return check(
-            self._folder,
-            templates=self._templates,
-            check_templates=self._check_templates,
-            obligations=self._obligations,
+    def _checked(self, files: Mapping[str, bytes]) -> Checked:
+        return check_files(
+            files, check_templates=self._check_templates, obligations=self._obligations
         )
 
     def _say(self, why: str) -> None:
