@@ -25,14 +25,14 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A table of the file."""
 
 
-class Tls(_Section):
+class Tls(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificate chain and key, PEM."""
 
     cert: str
     key: str
 
 
-class AuthoritySection(_Section):
+class AuthoritySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The authority itself."""
 
     state: str = DEFAULT_STATE
@@ -46,7 +46,7 @@ class AuthoritySection(_Section):
     tls: Tls | None = None
 
 
-class IssuerRule(_Section):
+class IssuerRule(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens whose claims all match become this agent, or this person with these roles."""
 
     claims: dict[str, str]
@@ -55,7 +55,7 @@ class IssuerRule(_Section):
     roles: tuple[str, ...] = ()
 
 
-class IssuerSection(_Section):
+class IssuerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An OpenID Connect issuer whose tokens are accepted."""
 
     issuer: str
@@ -63,21 +63,21 @@ class IssuerSection(_Section):
     rules: tuple[IssuerRule, ...] = msgspec.field(name="rule", default=())
 
 
-class FederateSection(_Section):
+class FederateSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another trust domain, by the file or the https address of its bundle."""
 
     trust_domain: str
     bundle: str
 
 
-class WorkloadSection(_Section):
+class WorkloadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Processes that are an agent because the kernel says all of these selectors of them."""
 
     agent: str
     selectors: tuple[str, ...]
 
 
-class ToolSection(_Section):
+class ToolSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The operator's own word on a tool, over what its upstream claims."""
 
     environment: Literal["dev", "staging", "prod"] | None = None
@@ -88,7 +88,7 @@ class ToolSection(_Section):
     destinations: tuple[str, ...] | None = None
 
 
-class UpstreamSection(_Section):
+class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One MCP server behind the gateway."""
 
     command: tuple[str, ...] = ()
@@ -102,21 +102,21 @@ class UpstreamSection(_Section):
     tool: dict[str, ToolSection] = {}
 
 
-class PolicySection(_Section):
+class PolicySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle lies; the default bundle where nothing is named."""
 
     bundle: str | None = None
     templates: str | None = None
 
 
-class ApprovalsSection(_Section):
+class ApprovalsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a person's yes is asked for."""
 
     self_approval: bool = False
     expires_seconds: int = 900
 
 
-class LimitsSection(_Section):
+class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long each step may take, and how much may wait."""
 
     identify_seconds: float = 10.0
@@ -126,7 +126,7 @@ class LimitsSection(_Section):
     body_bytes: int = 4 * 1024 * 1024
 
 
-class Config(_Section):
+class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     authority: AuthoritySection = AuthoritySection()

@@ -1,0 +1,360 @@
+"""Puts the rooms together: a configuration in, an authority with its gateway and API out.
+
+What is opened is closed in the reverse order, however far the opening came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from remit import __version__
+from remit.app.bundles import BundleArchive
+from remit.app.config import Loaded, ToolSection
+from remit.app.metrics import Metrics
+from remit.approvals.desk import ApprovalDesk
+from remit.credentials.leases import Leases
+from remit.evidence.ledger import Ledger
+from remit.gateway.front import Gateway, mcp_app
+from remit.gateway.options import GatewayOptions, UpstreamOptions
+from remit.identity.desk import Identity
+from remit.identity.federation import Federation, Peer
+from remit.identity.oidc import Issuer, Oidc, Rule
+from remit.identity.registry import Registry
+from remit.identity.trust_domain import TrustDomain
+from remit.identity.validation import SvidValidator
+from remit.identity.workload_api.attestation import Entry
+from remit.identity.workload_api.processes import ProcessBook
+from remit.identity.workload_api.server import WorkloadApi
+from remit.model.label import Confidentiality
+from remit.model.record import Context, Step
+from remit.model.subject import AgentState, Environment, SpiffeId
+from remit.policy import catalogue as cataloguing
+from remit.policy.bundle import Bundle
+from remit.policy.catalogue import Catalogue
+from remit.policy.check import check
+from remit.policy.engine import Policy
+from remit.policy.loading import default_folder
+from remit.policy.reloader import Reloader
+from remit.spine import Authority, Limits, close_task
+from remit.storage.sqlite.agents import SqliteAgents
+from remit.storage.sqlite.approvals import SqliteApprovals
+from remit.storage.sqlite.catalogue import SqliteCatalogue
+from remit.storage.sqlite.evidence import SqliteEvidence
+from remit.storage.sqlite.journal import Journal
+from remit.storage.sqlite.leases import SqliteLeases
+from remit.storage.sqlite.tasks import SqliteTasks
+from remit.tasks.desk import TaskDesk
+from remit.tasks.templates import parse_templates
+
+log = structlog.get_logger()
+
+
+def utc_now() -> datetime:
+    """Return the time, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """A composed authority: every part that something above has to reach."""
+
+    loaded: Loaded
+    authority: Authority
+    trust_domain: TrustDomain
+    federation: Federation
+    journal: Journal
+    gateway: Gateway
+    workload_api: WorkloadApi
+    processes: ProcessBook
+    bundles: BundleArchive
+    reloader: Reloader
+    metrics: Metrics
+    stack: AsyncExitStack
+
+    async def close(self) -> None:
+        """Close every part, in the reverse order."""
+        await self.stack.aclose()
+
+
+async def compose(loaded: Loaded) -> House:
+    """Open the state folder and put an authority together.
+
+    Raises:
+        ConfigError: the configuration, a key file or the bundle is wrong, or another process
+            holds the state folder.
+        EvidenceError: the log cannot be written, or contradicts what it published.
+        ProofError: the database was altered behind the log's back.
+    """
+    async with AsyncExitStack() as stack:
+        house = await _compose(loaded, stack)
+        stack.pop_all()
+        return house
+    raise AssertionError  # pragma: no cover - the block above returns or raises
+
+
+async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
+    kept = AsyncExitStack()
+    stack.push_async_callback(kept.aclose)
+    config, state = loaded.config, loaded.state
+    journal = Journal.open(state / "remit.db", clock=utc_now)
+    kept.push_async_callback(journal.close)
+    trust_domain = TrustDomain.open(state / "keys", config.authority.trust_domain, clock=utc_now)
+    ledger = Ledger(
+        SqliteEvidence(journal),
+        folder=state,
+        trust_domain=config.authority.trust_domain,
+        clock=utc_now,
+    )
+    await ledger.start()
+    kept.push_async_callback(ledger.close)
+    session = await kept.enter_async_context(aiohttp.ClientSession(trust_env=False))
+
+    registry = Registry(
+        SqliteAgents(journal), ledger, trust_domain=config.authority.trust_domain, clock=utc_now
+    )
+    await registry.load()
+    federation = Federation(
+        trust_domain,
+        [Peer(f.trust_domain, _bundle_at(f.bundle, loaded)) for f in config.federates],
+        session=session,
+        clock=utc_now,
+    )
+    svids = SvidValidator(federation, clock=utc_now)
+    identity = Identity(registry, svids, oidc=Oidc(_issuers(loaded), session, clock=utc_now))
+
+    bundles = BundleArchive(state / "bundles")
+    policy, reloader, tasks = _policy(loaded, bundles, ledger, journal, trust_domain)
+    catalogue = Catalogue(
+        SqliteCatalogue(journal), ledger, upstreams=_catalogued(loaded), clock=utc_now
+    )
+    approvals = ApprovalDesk(
+        store=SqliteApprovals(journal),
+        recorder=ledger,
+        clock=utc_now,
+        expires_seconds=config.approvals.expires_seconds,
+        self_approval=config.approvals.self_approval,
+    )
+    leases = Leases(bindings={}, store=SqliteLeases(journal), recorder=ledger, clock=utc_now)
+    for part in (catalogue, tasks, approvals, leases):
+        await part.load()
+    authority = Authority(
+        identity=identity,
+        registry=registry,
+        tasks=tasks,
+        approvals=approvals,
+        policy=policy,
+        catalogue=catalogue,
+        leases=leases,
+        evidence=ledger,
+        clock=utc_now,
+        limits=Limits(
+            identify_seconds=config.limits.identify_seconds,
+            decide_seconds=config.limits.decide_seconds,
+            issue_seconds=config.limits.issue_seconds,
+            settle_seconds=config.limits.settle_seconds,
+        ),
+    )
+    ledger.stage(_started(loaded, ledger), Context())
+    ledger.stage(policy.bundle.record(), Context())
+    await ledger.barrier()
+    kept.push_async_callback(_stopped, ledger)
+
+    metrics = Metrics()
+    metrics.gauge("log_size", "Records in the log.", lambda: ledger.publisher.size)
+    metrics.gauge("open_leases", "Leases not yet settled.", lambda: len(leases.open_leases()))
+    gateway = mcp_app(
+        authority,
+        _upstreams(loaded),
+        _gateway_options(loaded),
+        perform=metrics.perform,
+        close_task=close_task,
+    )
+    kept.push_async_callback(gateway.close)
+    processes = ProcessBook()
+    workload_api = WorkloadApi(
+        trust_domain,
+        _Entries(registry, loaded),
+        processes,
+        validate=svids.claims,
+        clock=utc_now,
+        federated=federation.bundles,
+    )
+    kept.callback(trust_domain.listen(workload_api.changed))
+    kept.callback(federation.listen(workload_api.changed))
+    kept.push_async_callback(workload_api.close)
+    return House(
+        loaded=loaded,
+        authority=authority,
+        trust_domain=trust_domain,
+        federation=federation,
+        journal=journal,
+        gateway=gateway,
+        workload_api=workload_api,
+        processes=processes,
+        bundles=bundles,
+        reloader=reloader,
+        metrics=metrics,
+        stack=kept,
+    )
+
+
+def bundle_folders(loaded: Loaded) -> tuple[Path, Path | None]:
+    """Return the bundle's folder, and the one of further templates."""
+    section = loaded.config.policy
+    folder = loaded.path(section.bundle) if section.bundle else default_folder()
+    return folder, loaded.path(section.templates) if section.templates else None
+
+
+def _policy(
+    loaded: Loaded,
+    bundles: BundleArchive,
+    ledger: Ledger,
+    journal: Journal,
+    trust_domain: TrustDomain,
+) -> tuple[Policy, Reloader, TaskDesk]:
+    folder, templates = bundle_folders(loaded)
+    bundle = check(folder, templates=templates, check_templates=parse_templates).require()
+    bundles.keep(bundle)
+    policy = Policy(bundle, clock=utc_now)
+    tasks = TaskDesk(
+        store=SqliteTasks(journal),
+        signer=trust_domain,
+        recorder=ledger,
+        clock=utc_now,
+        templates=parse_templates(bundle.templates),
+    )
+
+    def swap(changed: Bundle) -> None:
+        bundles.keep(changed)
+        policy.replace(changed)
+        tasks.replace_templates(parse_templates(changed.templates))
+
+    reloader = Reloader(
+        folder,
+        active=bundle,
+        swap=swap,
+        recorder=ledger,
+        templates=templates,
+        check_templates=parse_templates,
+    )
+    return policy, reloader, tasks
+
+
+class _Entries:
+    """Which processes are which agents: the registry's word, and the configuration's selectors."""
+
+    def __init__(self, registry: Registry, loaded: Loaded) -> None:
+        self._registry = registry
+        self._workloads = loaded.config.workloads
+
+    def entries(self) -> Iterable[Entry]:
+        for workload in self._workloads:
+            spiffe_id = self.agent(workload.agent)
+            if spiffe_id is not None:
+                yield Entry(spiffe_id, frozenset(workload.selectors))
+
+    def agent(self, name: str) -> SpiffeId | None:
+        agent = self._registry.get(name)
+        if agent is None or agent.state is not AgentState.ACTIVE:
+            return None
+        return agent.spiffe_id
+
+
+def _bundle_at(text: str, loaded: Loaded) -> str:
+    return text if text.startswith("https://") else str(loaded.path(text))
+
+
+def _issuers(loaded: Loaded) -> list[Issuer]:
+    return [
+        Issuer(
+            issuer=section.issuer,
+            audience=section.audience,
+            rules=tuple(
+                Rule(claims=rule.claims, agent=rule.agent, person=rule.person, roles=rule.roles)
+                for rule in section.rules
+            ),
+        )
+        for section in loaded.config.issuers
+    ]
+
+
+def _upstreams(loaded: Loaded) -> list[UpstreamOptions]:
+    return [
+        UpstreamOptions(
+            name=name,
+            url=section.url,
+            command=section.command,
+            env=section.env,
+            cwd=loaded.path(section.cwd) if section.cwd else None,
+            environment=Environment(section.environment),
+            trusted=section.trusted,
+            answer_seconds=section.timeout_seconds,
+        )
+        for name, section in loaded.config.upstreams.items()
+    ]
+
+
+def _catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
+    return {
+        name: cataloguing.UpstreamOptions(
+            environment=Environment(section.environment),
+            trusted=section.trusted,
+            accept_first=section.pin == "first-sight",
+            tools={tool: _tool(options) for tool, options in section.tool.items()},
+        )
+        for name, section in loaded.config.upstreams.items()
+    }
+
+
+def _tool(section: ToolSection) -> cataloguing.ToolOptions:
+    level = section.confidentiality
+    return cataloguing.ToolOptions(
+        environment=Environment(section.environment) if section.environment else None,
+        side_effects=section.side_effects,
+        confidentiality=Confidentiality.parse(level) if level else None,
+        trusted=section.trusted,
+        categories=section.categories,
+        destinations=section.destinations,
+    )
+
+
+def _gateway_options(loaded: Loaded) -> GatewayOptions:
+    authority = loaded.config.authority
+    usual = GatewayOptions()
+    hosts = (*usual.allowed_hosts, authority.listen, *authority.allowed_hosts)
+    return GatewayOptions(
+        audience=authority.audience,
+        public_url=authority.url,
+        allowed_hosts=hosts,
+        allowed_origins=(*usual.allowed_origins, *authority.allowed_origins),
+        authorization_servers=tuple(section.issuer for section in loaded.config.issuers),
+        max_body_bytes=loaded.config.limits.body_bytes,
+    )
+
+
+def _started(loaded: Loaded, ledger: Ledger) -> Step:
+    return Step(
+        kind="authority.started",
+        body={
+            "version": __version__,
+            "trust_domain": loaded.config.authority.trust_domain,
+            "log": ledger.signer.vkey,
+            "upstreams": sorted(loaded.config.upstreams),
+            "pid": os.getpid(),
+        },
+    )
+
+
+async def _stopped(ledger: Ledger) -> None:
+    with contextlib.suppress(Exception):
+        ledger.stage(Step(kind="authority.stopped", body={"pid": os.getpid()}), Context())
+        await ledger.barrier()

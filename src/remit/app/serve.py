@@ -1,0 +1,257 @@
+"""Runs a composed authority: its two listeners, the Workload API, and the work of every second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from remit.api import agents, approvals, catalog, evidence, health, processes, status, tasks
+from remit.api import log as log_files
+from remit.api.callers import Callers
+from remit.api.peers import PeerHttp, owner_check, peer_of
+from remit.app.compose import House, compose, utc_now
+from remit.app.config import Loaded
+from remit.app.explaining import explain
+from remit.app.packing import export
+from remit.gateway.scan import scan
+from remit.model.errors import ConfigError, RemitError
+from remit.model.subject import Person
+from remit.model.task import TaskState
+from remit.spine import close_task
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+STOP_SECONDS = 10.0
+_GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
+_MAX_SOCKET_PATH_BYTES = 107
+
+
+class _Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals to whoever runs the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(loaded: Loaded) -> AsyncIterator[House]:
+    """Run an authority for as long as the block runs.
+
+    Raises:
+        ConfigError: something that the configuration names cannot be had (a port that is taken).
+    """
+    for path in (loaded.control_socket, loaded.workload_socket):
+        if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+            raise ConfigError(
+                f"`{path}` is too long for a Unix socket ({_MAX_SOCKET_PATH_BYTES} bytes): "
+                "choose a state folder with a shorter path"
+            )
+    house = await compose(loaded)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(house.close)
+        control = control_app(house)
+        await house.workload_api.start(loaded.workload_socket)
+        await _listen(stack, _unix(control, loaded))
+        await _listen(stack, _tcp(_dispatch(house.gateway, control), loaded))
+        await house.reloader.start()
+        stack.push_async_callback(house.reloader.close)
+        for work in (_every_second(house), _catalogue(house), house.federation.run()):
+            running = asyncio.create_task(work)
+            stack.push_async_callback(_cancelled, running)
+        log.info("remit is up", url=loaded.url, state=str(loaded.state))
+        yield house
+        log.info("remit goes down")
+
+
+def control_app(house: House) -> ASGIApp:
+    """Return the control API over a composed authority."""
+    authority, loaded = house.authority, house.loaded
+
+    def owner(request: Request) -> Person | None:
+        if "remit.peer" not in (request.scope.get("extensions") or {}):
+            return None
+        return owner_check(peer_of(request.scope), os.getuid(), house.processes)
+
+    callers = Callers(
+        identity=authority.identity, owner=owner, audience=loaded.config.authority.audience
+    )
+
+    async def look(upstream: str) -> Any:
+        return await scan(house.gateway, upstream)
+
+    async def pack(task: str) -> bytes:
+        return await export(house, task)
+
+    async def why(decision: str) -> dict[str, Any]:
+        return await explain(house, decision)
+
+    checks = {
+        "evidence": authority.evidence.health,
+        "storage": house.journal.health,
+        "policy": house.reloader.health,
+        **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
+    }
+    return Starlette(
+        routes=[
+            *health.routes(checks, house.metrics.registry),
+            *status.routes(
+                lambda: standing(house), house.trust_domain.bundle, authority.leases, callers
+            ),
+            *agents.routes(authority.registry, callers, house.workload_api.changed),
+            *tasks.routes(authority, callers),
+            *approvals.routes(authority.approvals, callers),
+            *catalog.routes(authority.catalogue, look, callers),
+            *evidence.routes(authority.evidence, pack, why, callers),
+            *processes.routes(house.processes, authority.registry, callers),
+            *log_files.routes(loaded.state / "log"),
+        ]
+    )
+
+
+def standing(house: House) -> dict[str, Any]:
+    """Return how the authority stands, for people."""
+    authority = house.authority
+    return {
+        "url": house.loaded.url,
+        "trust_domain": house.trust_domain.name,
+        "state": str(house.loaded.state),
+        "control_socket": str(house.loaded.control_socket),
+        "workload_socket": str(house.loaded.workload_socket),
+        "policy_bundle": authority.policy.bundle_digest,
+        "templates": sorted(authority.tasks.templates),
+        "agents": len(authority.registry.list()),
+        "upstreams": {name: trouble or "ready" for name, trouble in house.gateway.health().items()},
+        "log": {
+            "origin": f"{house.trust_domain.name}/log",
+            "size": authority.evidence.publisher.size,
+            "vkey": authority.evidence.signer.vkey,
+        },
+    }
+
+
+def _upstream_check(house: House, name: str) -> Any:
+    return lambda: house.gateway.health().get(name)
+
+
+def _dispatch(gateway: ASGIApp, control: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GATEWAY):
+            await gateway(scope, receive, send)
+        else:
+            await control(scope, receive, send)
+
+    return app
+
+
+def _unix(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
+    path = loaded.control_socket
+    path.unlink(missing_ok=True)
+    return uvicorn.Config(app, uds=str(path), http=PeerHttp, **_COMMON)
+
+
+def _tcp(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
+    tls = loaded.config.authority.tls
+    files: dict[str, Any] = {}
+    if tls is not None:
+        files = {
+            "ssl_certfile": str(loaded.path(tls.cert)),
+            "ssl_keyfile": str(loaded.path(tls.key)),
+            "ssl_version": ssl.PROTOCOL_TLS_SERVER,
+        }
+    return uvicorn.Config(
+        app, host=loaded.host, port=loaded.port, http="httptools", **files, **_COMMON
+    )
+
+
+_COMMON: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "lifespan": "off",
+    "ws": "none",
+    "timeout_graceful_shutdown": 5,
+    "h11_max_incomplete_event_size": 64 * 1024,
+}
+
+
+async def _listen(stack: contextlib.AsyncExitStack, config: uvicorn.Config) -> None:
+    listener = _Listener(config)
+    before = os.umask(0o077)
+    running = asyncio.create_task(_serve(listener))
+    try:
+        while not listener.started:
+            if running.done():
+                running.result()
+                where = config.uds or f"{config.host}:{config.port}"
+                raise ConfigError(f"nothing can listen at `{where}`: is another remit running?")
+            await asyncio.sleep(0.005)
+    finally:
+        os.umask(before)
+    if config.uds:
+        os.chmod(config.uds, 0o600)
+
+    async def stop() -> None:
+        listener.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(running, STOP_SECONDS)
+
+    stack.push_async_callback(stop)
+
+
+async def _serve(listener: _Listener) -> None:
+    try:
+        await listener.serve()
+    except SystemExit:
+        # How uvicorn says that it could not bind.
+        return
+
+
+async def _every_second(house: House) -> None:
+    authority = house.authority
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        try:
+            for task_id in authority.tasks.due(utc_now()):
+                await close_task(task_id, TaskState.EXPIRED, "remit", authority)
+            authority.approvals.expire_due()
+            running = (
+                {task.id for task in await authority.tasks.list(state=TaskState.OPEN, limit=10**6)}
+                if authority.leases.open_leases()
+                else set()
+            )
+            await authority.leases.sweep(running.__contains__)
+        except RemitError as error:
+            log.warning("the work of a second was put off", reason=str(error))
+        except Exception:
+            log.exception("the work of a second broke")
+
+
+async def _catalogue(house: House) -> None:
+    """Look once at what every upstream offers, so that tools are pinned before anyone calls."""
+    for name in house.gateway.upstreams:
+        try:
+            tools = await scan(house.gateway, name)
+            log.info("catalogued", upstream=name, targets=len(tools))
+        except RemitError as error:
+            log.warning("an upstream could not be catalogued", upstream=name, reason=str(error))
+        except Exception:
+            log.exception("cataloguing an upstream broke", upstream=name)
+
+
+async def _cancelled(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

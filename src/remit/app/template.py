@@ -1,0 +1,99 @@
+"""The commented configuration that `remit init` writes."""
+
+TEMPLATE = """\
+# Remit's configuration. Every setting is shown; those behind a `#` have the value shown.
+# Paths are relative to this file. An unknown key is an error. Check it with: remit doctor
+
+[authority]
+# Where keys, state and evidence live: readable by you alone. Losing it loses the evidence;
+# docs/operate/keys-and-backup.md says how to back it up.
+# state = ".remit"
+
+# The name your agents' identities start with: spiffe://remit.local/agent/NAME. It cannot be
+# changed later without giving every agent a new identity, so choose it now.
+trust_domain = "remit.local"
+
+# Loopback only, unless you say allow_remote = true; then set [authority.tls] too, or every token
+# crosses the network in clear.
+# listen = "127.0.0.1:7480"
+# allow_remote = false
+
+# The address clients use, where it is not the one above (behind a proxy, for example).
+# url = "https://remit.example.com"
+# allowed_hosts = []     # further Host headers that are accepted; others are refused (rebinding)
+# allowed_origins = []   # further Origin headers
+
+# Whom an agent's identity token has to be made out for.
+# audience = "remit"
+
+# [authority.tls]
+# cert = "server.pem"
+# key = "server.key"
+
+# What the agents call. A name is what they see: /mcp/NAME. Either a command that speaks MCP on
+# its standard input and output, or the URL of a server that speaks it over HTTP.
+#
+# [upstream.git]
+# command = ["mcp-server-git"]
+# environment = "dev"            # dev, staging or prod: policy compares it with the mandate's
+# env = { GIT_TERMINAL_PROMPT = "0" }   # all that the process gets, beside PATH, HOME and locale
+# cwd = "."
+# trusted = false                # may its results be believed?
+# timeout_seconds = 60
+# pin = "first-sight"            # or "accepted": no tool is usable before somebody accepts it
+#
+# What you know better than the server says of itself:
+# [upstream.git.tool.git_commit]
+# side_effects = true
+# environment = "dev"
+# confidentiality = "internal"   # public, internal, confidential, restricted
+# trusted = true
+# categories = []                # pii, secret, financial, ...
+# destinations = []              # arguments that say where or to whom
+#
+# [upstream.crm]
+# url = "https://crm.example.com/mcp"
+# environment = "prod"
+
+# Agents told by what the kernel says of their process, besides those started by `remit run`.
+# All selectors must hold. Interpreters share an executable: prefer `remit run` for scripts.
+#
+# [[workload]]
+# agent = "reporter"
+# selectors = ["unix:uid:1001", "unix:path:/usr/local/bin/reporter"]
+
+# Tokens of your identity provider, or of a platform that runs agents. What no rule maps is
+# refused.
+#
+# [[issuer]]
+# issuer = "https://login.example.com"
+# audience = "remit"
+# [[issuer.rule]]
+# claims = { email = "ada@example.com" }
+# person = "user:ada@example.com"
+# roles = ["operator", "manager"]   # operator may change agents and the catalogue
+
+# Other trust domains whose agents may come.
+#
+# [[federate]]
+# trust_domain = "partner.example"
+# bundle = "https://spiffe.partner.example/bundle"   # or a file
+
+[policy]
+# A folder of your own *.cedar and templates/*.toml, reloaded when it changes. Without it the
+# default bundle decides; `templates` adds your mandate templates to it.
+# bundle = "policy"
+# templates = "templates"
+
+[approvals]
+# May the person a task is for approve its calls? Then nobody else has to look.
+# self_approval = false
+# expires_seconds = 900
+
+[limits]
+# identify_seconds = 10
+# decide_seconds = 2
+# issue_seconds = 15
+# settle_seconds = 30
+# body_bytes = 4194304
+"""

@@ -1,0 +1,124 @@
+"""`remit doctor`: look at everything that could be wrong, and say what to do."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.text import Text
+
+from remit.app.compose import bundle_folders
+from remit.app.config import Loaded
+from remit.app.policy_tools import check_bundle
+from remit.cli.client import ControlClient, UnreachableError
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.model.errors import RemitError
+
+Finding = tuple[bool, str, str]
+"""Whether it is fine, what was looked at, and what to do or what was seen."""
+
+
+def doctor(*, common: Common = DEFAULTS) -> int:
+    """Check the machine, the configuration and a running authority, and say what to do."""
+    findings: list[Finding] = [_system()]
+    try:
+        loaded = common.loaded()
+    except RemitError as error:
+        findings.append((False, "configuration", str(error)))
+    else:
+        findings.append((True, "configuration", str(loaded.source or "embedded defaults")))
+        for look in (_state, _bundle, _upstreams, _running):
+            findings.extend(_guarded(look, loaded))
+    fine = all(ok for ok, _, _ in findings)
+    text = Text()
+    for ok, what, said in findings:
+        text.append("ok    " if ok else "WRONG ", style="green" if ok else "bold red")
+        text.append(f"{what}: {said}\n")
+    text.append("all is well" if fine else "mend what is WRONG, then run this again")
+    common.emit(
+        {"ok": fine, "checks": [{"ok": ok, "what": w, "said": s} for ok, w, s in findings]}, text
+    )
+    return Exit.DONE if fine else Exit.REFUSED
+
+
+def _guarded(look: Callable[[Loaded], Iterator[Finding]], loaded: Loaded) -> Iterator[Finding]:
+    try:
+        yield from look(loaded)
+    except (RemitError, OSError) as error:
+        yield False, look.__name__.strip("_"), str(error)
+
+
+def _system() -> Finding:
+    version = f"Python {platform.python_version()} on {platform.system()} {platform.release()}"
+    if sys.platform != "linux":
+        return False, "system", f"{version}: `remit run` and attestation need Linux"
+    return True, "system", version
+
+
+def _state(loaded: Loaded) -> Iterator[Finding]:
+    folder = loaded.state
+    if not folder.exists():
+        yield True, "state", f"{folder} will be made by `remit up`"
+        return
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        yield False, "state", f"{folder} is open to others: chmod 700 {folder}"
+    else:
+        yield True, "state", f"{folder} is yours alone"
+    free = shutil.disk_usage(folder).free
+    enough = 1024**3
+    megabytes = free // 1024**2
+    yield (
+        (free > enough),
+        "disk",
+        f"{megabytes} MB free" + ("" if free > enough else ": a full disk stops every call"),
+    )
+
+
+def _bundle(loaded: Loaded) -> Iterator[Finding]:
+    report = check_bundle(None, loaded)
+    folder, templates = bundle_folders(loaded)
+    if not report["ok"]:
+        yield False, "policy", "; ".join(report["findings"])
+        return
+    yield True, "policy", f"{report['policies']} policies in {folder}"
+    if not report["templates"]:
+        where = templates or folder / "templates"
+        yield False, "templates", f"there is none, so no task can be opened: write one in {where}"
+
+
+def _upstreams(loaded: Loaded) -> Iterator[Finding]:
+    if not loaded.config.upstreams:
+        yield False, "upstreams", "none is configured: add an [upstream.NAME] to remit.toml"
+    for name, section in loaded.config.upstreams.items():
+        if section.command:
+            found = shutil.which(section.command[0])
+            said = found or f"`{section.command[0]}` is not on the PATH: install it"
+            yield found is not None, f"upstream {name}", said
+        else:
+            yield True, f"upstream {name}", str(section.url)
+
+
+def _running(loaded: Loaded) -> Iterator[Finding]:
+    try:
+        standing = ControlClient(loaded.control_socket).get("status")
+    except UnreachableError:
+        yield _port(loaded)
+        return
+    for name, said in standing["upstreams"].items():
+        yield said == "ready", f"running upstream {name}", said
+    log = standing["log"]
+    yield True, "running", f"{standing['url']}, {log['size']} records in {log['origin']}"
+
+
+def _port(loaded: Loaded) -> Finding:
+    with socket.socket() as probe:
+        taken = probe.connect_ex((loaded.host, loaded.port)) == 0
+    if taken:
+        said = f"port {loaded.port} is taken by something else: change `listen`"
+        return False, "running", said
+    return True, "running", "not yet: start it with `remit up`"

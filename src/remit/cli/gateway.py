@@ -1,0 +1,47 @@
+"""`remit gateway stdio`: the gateway for MCP clients that start a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from cyclopts import App
+
+from remit.cli.common import DEFAULTS, Common
+from remit.gateway.bridge import bridge
+from remit.identity.workload_api.client import WorkloadClient
+from remit.model.errors import ConfigError
+
+app = App(name="gateway", help="Reach the gateway from clients that start a process.")
+
+
+@app.command
+def stdio(*, upstream: str, common: Common = DEFAULTS) -> None:
+    """Speak MCP on standard input and output, through the running authority, to one upstream.
+
+    Start it under `remit run --agent NAME --`, so that it has an identity. A task token is taken
+    from REMIT_TASK where it is set; without one the agent begins tasks with the gateway's tools.
+
+    Parameters
+    ----------
+    upstream
+        The configured upstream.
+    """
+    loaded = common.loaded()
+    url = os.environ.get("REMIT_URL", loaded.url)
+    audience = os.environ.get("REMIT_AUDIENCE", loaded.config.authority.audience)
+    endpoint = os.environ.get("SPIFFE_ENDPOINT_SOCKET", f"unix:{loaded.workload_socket}")
+    if not endpoint.startswith("unix:"):
+        raise ConfigError("SPIFFE_ENDPOINT_SOCKET is not a unix: address")
+
+    async def main() -> None:
+        async with WorkloadClient(endpoint) as workload:
+
+            async def token() -> str:
+                return await workload.fetch_jwt_svid(audience)
+
+            await bridge(
+                f"{url}/mcp/{upstream}", token=token, task_token=os.environ.get("REMIT_TASK")
+            )
+
+    asyncio.run(main())

@@ -1,0 +1,41 @@
+"""`remit up`: start the authority and its gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Literal
+
+import uvloop
+
+from remit.app import logs
+from remit.app.serve import serving
+from remit.cli.common import DEFAULTS, ERR, Common
+
+
+def up(
+    *,
+    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    common: Common = DEFAULTS,
+) -> None:
+    """Start the authority and its gateway, until it is interrupted.
+
+    Parameters
+    ----------
+    log_level
+        The least level that is logged; logs go to standard error, as JSON with --json.
+    """
+    logs.set_up(log_level, json=True if common.json else None)
+    loaded = common.loaded()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        async with serving(loaded):
+            if not common.json:
+                ERR.print(f"remit is up at [bold]{loaded.url}[/]; stop it with Ctrl-C")
+            await stop.wait()
+
+    uvloop.run(main())
