@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await journal.close()
 
 
-def leaf(name: str, *, task: str | None = None, **more: object) -> LeafRow:
-    given = {"call": None, "decision": None, "payloads": ()} | more
+def leaf(name: str, *, task: str | None = None, **more: Any) -> LeafRow:
+    given: dict[str, Any] = {"call": None, "decision": None, "payloads": ()} | more
     return LeafRow(id=name, kind="call.decided", task=task, data=name.encode(), **given)
 
 

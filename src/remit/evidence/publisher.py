@@ -46,6 +46,7 @@ class Publisher:
         self._trouble: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._stop = asyncio.Event()
 
     @property
     def size(self) -> int:
@@ -103,9 +104,8 @@ class Publisher:
             ProofError: the database was altered meanwhile.
         """
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            self._stop.set()
+            await asyncio.wait([self._task])
             self._task = None
         await self.publish()
 
@@ -134,12 +134,16 @@ class Publisher:
                 files.append((tile, hash_tile(self._source.tree, tile)))
         checkpoint = Checkpoint(self._signer.origin, size, self._source.tree.root(size))
         note = self._signer.sign(checkpoint.size, checkpoint.root)
-        # A cancelled round still ends: its thread writes on, and the next one writes the same.
-        await asyncio.shield(asyncio.to_thread(self._write, files, note))
+        writing = asyncio.ensure_future(asyncio.to_thread(self._write, files, note))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # its thread writes on: no round may start beside it
+            raise
         self.published, self.note = checkpoint, note
 
     async def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 await self.publish()
                 self._trouble = None
@@ -150,7 +154,8 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - the next round tries again
                 _log.exception("evidence.publisher_broke")
                 self._trouble = f"the log cannot be published: {type(error).__name__}"
-            await asyncio.sleep(PERIOD_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PERIOD_SECONDS)
 
     # On a thread, from here on.
 

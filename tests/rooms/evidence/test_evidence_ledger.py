@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from evidence_house import House, leave
 
 from remit.evidence.ledger import Ledger
 from remit.model.errors import ConfigError, EvidenceError, InputError, NotFoundError, ProofError
@@ -19,7 +20,7 @@ def tamper(folder: Path, statement: str, *values: object) -> None:
     connection.close()
 
 
-async def test_a_step_is_found_again_as_it_was_left(house, leave):
+async def test_a_step_is_found_again_as_it_was_left(house: House):
     ledger = await house.open()
     first = leave(ledger, "task.opened", mandate="sha256:00")
     second = leave(ledger, call="call_1", parents=(first,), decision="dec_1", effect="deny")
@@ -36,7 +37,7 @@ async def test_a_step_is_found_again_as_it_was_left(house, leave):
     await house.close(ledger)
 
 
-async def test_a_payload_is_sealed_and_only_its_salted_digest_is_in_the_record(house, leave):
+async def test_a_payload_is_sealed_and_only_its_salted_digest_is_in_the_record(house: House):
     ledger = await house.open()
     record = leave(ledger, payloads={"prompt": b"refund customer 88"})
     again = leave(ledger, payloads={"prompt": b"refund customer 88"})
@@ -45,7 +46,7 @@ async def test_a_payload_is_sealed_and_only_its_salted_digest_is_in_the_record(h
     assert opened is not None
     assert opened.data == b"refund customer 88"
     assert len(opened.salt) == 16
-    kept = dict((r.id, r.payloads) for _, r in await ledger.chain("task_1"))
+    kept = {r.id: r.payloads for _, r in await ledger.chain("task_1")}
     assert kept[record]["prompt"] == {"digest": opened.digest, "bytes": 18}
     assert kept[again]["prompt"]["digest"] != opened.digest
     await house.close(ledger)
@@ -55,7 +56,7 @@ async def test_a_payload_is_sealed_and_only_its_salted_digest_is_in_the_record(h
             assert opened.salt not in path.read_bytes(), path
 
 
-async def test_a_step_that_cannot_be_a_record_costs_nobody_else_anything(house, leave):
+async def test_a_step_that_cannot_be_a_record_costs_nobody_else_anything(house: House):
     ledger = await house.open()
     leave(ledger, decision="dec_1")
     for bad in (
@@ -109,7 +110,9 @@ async def test_health_says_when_nothing_can_be_written(tmp_path: Path):
         ("UPDATE record SET idx = idx + 100 WHERE idx = 9", ()),
     ],
 )
-async def test_a_database_that_was_altered_does_not_start(house, leave, statement, values):
+async def test_a_database_that_was_altered_does_not_start(
+    house: House, statement: str, values: tuple[object, ...]
+):
     ledger = await house.open()
     for n in range(10):
         leave(ledger, call=f"call_{n}", decision=f"dec_{n}", effect="deny")
@@ -122,7 +125,7 @@ async def test_a_database_that_was_altered_does_not_start(house, leave, statemen
     assert (house.folder / "log" / "checkpoint").read_bytes() == before
 
 
-async def test_two_records_that_changed_places_do_not_start(house, leave):
+async def test_two_records_that_changed_places_do_not_start(house: House):
     ledger = await house.open()
     for n in range(10):
         leave(ledger, "call.failed", call=f"call_{n}")
@@ -134,7 +137,7 @@ async def test_two_records_that_changed_places_do_not_start(house, leave):
         await house.open()
 
 
-async def test_an_older_copy_of_the_database_does_not_start(house, leave):
+async def test_an_older_copy_of_the_database_does_not_start(house: House):
     ledger = await house.open()
     leave(ledger, "call.failed")
     await house.close(ledger)
@@ -147,7 +150,7 @@ async def test_an_older_copy_of_the_database_does_not_start(house, leave):
         await house.open()
 
 
-async def test_another_vault_key_does_not_start(house, leave):
+async def test_another_vault_key_does_not_start(house: House):
     ledger = await house.open()
     leave(ledger, "call.failed", payloads={"result": b"x"})
     await house.close(ledger)
@@ -156,7 +159,7 @@ async def test_another_vault_key_does_not_start(house, leave):
         await house.open()
 
 
-async def test_another_log_key_does_not_start(house, leave):
+async def test_another_log_key_does_not_start(house: House):
     ledger = await house.open()
     leave(ledger, "call.failed")
     await house.close(ledger)
@@ -166,14 +169,14 @@ async def test_another_log_key_does_not_start(house, leave):
 
 
 @pytest.mark.parametrize("name", ["log.key", "vault.key"])
-async def test_a_key_that_others_may_read_is_refused(house, name):
+async def test_a_key_that_others_may_read_is_refused(house: House, name: str):
     await house.close(await house.open())
     (house.folder / "keys" / name).chmod(0o640)
     with pytest.raises(ConfigError, match="others may read"):
         await house.open()
 
 
-async def test_erasing_a_task_destroys_its_payloads_and_leaves_the_chain_whole(house, leave):
+async def test_erasing_a_task_destroys_its_payloads_and_leaves_the_chain_whole(house: House):
     ledger = await house.open()
     mine = leave(ledger, "call.succeeded", payloads={"result": b"of customer 88"})
     other = leave(ledger, "call.succeeded", task="task_2", payloads={"result": b"of 89"})
@@ -197,7 +200,7 @@ async def test_erasing_a_task_destroys_its_payloads_and_leaves_the_chain_whole(h
     await house.close(ledger)
 
 
-async def test_a_payload_that_was_altered_moved_or_replaced_is_found_out(house, leave):
+async def test_a_payload_that_was_altered_moved_or_replaced_is_found_out(house: House):
     ledger = await house.open()
     one = leave(ledger, payloads={"result": b"one"})
     two = leave(ledger, payloads={"result": b"two"})
@@ -218,7 +221,7 @@ async def test_a_payload_that_was_altered_moved_or_replaced_is_found_out(house, 
     await house.close(ledger)
 
 
-async def test_a_seal_covers_exactly_what_came_before_it(house, leave):
+async def test_a_seal_covers_exactly_what_came_before_it(house: House):
     ledger = await house.open()
     leave(ledger, "task.opened", mandate="sha256:00")
     leave(ledger, "call.failed", task="task_2")
@@ -231,7 +234,7 @@ async def test_a_seal_covers_exactly_what_came_before_it(house, leave):
     await house.close(ledger)
 
 
-async def test_a_record_that_races_a_seal_is_covered_or_comes_after_it(house, leave):
+async def test_a_record_that_races_a_seal_is_covered_or_comes_after_it(house: House):
     ledger = await house.open()
     leave(ledger, "task.opened", mandate="sha256:00")
     leave(ledger, "task.completed")
@@ -247,7 +250,7 @@ async def test_a_record_that_races_a_seal_is_covered_or_comes_after_it(house, le
     await house.close(ledger)
 
 
-async def test_a_lost_group_moves_the_epoch_and_leaves_the_log_without_a_gap(house, leave):
+async def test_a_lost_group_moves_the_epoch_and_leaves_the_log_without_a_gap(house: House):
     ledger = await house.open()
     leave(ledger, "call.failed")
     await ledger.barrier()
@@ -264,10 +267,8 @@ async def test_a_lost_group_moves_the_epoch_and_leaves_the_log_without_a_gap(hou
     await house.close(await house.open())
 
 
-async def test_payloads_have_to_have_names_that_a_record_can_hold(house):
+async def test_payloads_have_to_have_names_that_a_record_can_hold(house: House):
     ledger = await house.open()
     with pytest.raises(InputError):
-        ledger.stage(
-            Step(kind="call.failed", body={}, payloads=(Payload("a b", b""),)), Context()
-        )
+        ledger.stage(Step(kind="call.failed", body={}, payloads=(Payload("a b", b""),)), Context())
     await house.close(ledger)

@@ -21,6 +21,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("spiffe_id"),
     )
     op.create_table(
+        "catalogue",
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("target"),
+    )
+    op.create_table(
         "leases",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("task", sa.String(), nullable=False),
