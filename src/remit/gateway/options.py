@@ -44,7 +44,8 @@ class UpstreamOptions:
     stop_seconds: float = 3.0
     restart_seconds: float = 30.0
     process_idle_seconds: float = 1800.0
-    max_processes: int = 16
+    max_processes: int = 32
+    max_processes_per_agent: int = 8
     max_answer_bytes: int = 16 * MEBIBYTE
 
     def __post_init__(self) -> None:

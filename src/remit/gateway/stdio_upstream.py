@@ -1,24 +1,218 @@
-"""An upstream that is a process."""
+"""An upstream that is a command: streamable HTTP in front, standard input and output behind.
+
+Each session of the 2025 era has a process of its own. The stateless requests of 2026-07-28 share
+one a workload: never two workloads in one process, whose notifications name nobody. A process that
+dies is started again when it is next needed, with growing pauses; a session that died is gone, as
+the protocol has it (404), and its client begins another.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import secrets
+
+import structlog
+
+from remit.gateway.forward import UnreachableError
+from remit.gateway.governed import GOVERNED
 from remit.gateway.options import UpstreamOptions
+from remit.gateway.pipe import Pipe
+from remit.gateway.refusals import rpc_error
+from remit.gateway.relay import peek
+from remit.gateway.reply import JSON, Headers
+from remit.gateway.stdio_answers import Aside, Laned, Whole
 from remit.gateway.upstream import Answer, Outgoing
+from remit.gateway.wire import INVALID_REQUEST, Message
 from remit.model.errors import UpstreamError
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE_SECONDS = 0.25
 
 
 class StdioUpstream:
-    """An upstream that is a process."""
+    """Starts, watches and restarts the processes of one command."""
 
     def __init__(self, options: UpstreamOptions) -> None:
         self.options = options
-
-    async def send(self, request: Outgoing) -> Answer:
-        """Send."""
-        raise UpstreamError("not yet")
+        self._sessions: dict[str, tuple[str, Pipe]] = {}
+        self._shared: dict[str, Pipe] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._watching: set[str] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = None
+        self._pause_seconds = 0.0
+        self._not_before = 0.0
+        self._closed = False
 
     def health(self) -> str | None:
-        """Health."""
-        return None
+        """Return what went wrong with the last process, if anything did."""
+        return self._trouble
 
     async def close(self) -> None:
-        """Close."""
+        """End every process, and wait for their ends."""
+        self._closed = True
+        pipes = [*self._shared.values(), *(pipe for _, pipe in self._sessions.values())]
+        await asyncio.gather(*(pipe.stop() for pipe in pipes), *self._stopping)
+
+    async def send(self, request: Outgoing) -> Answer:
+        """Carry one HTTP request to a process.
+
+        Raises:
+            UnreachableError: no process could be had.
+            UpstreamError: it fell silent, or ended.
+        """
+        self._sweep()
+        message = request.message
+        if message is not None and message.modern:
+            return await self._stateless(request, message)
+        if message is not None and message.method == "initialize":
+            return await self._initialize(request, message)
+        owner, pipe = self._sessions.get(request.session or "", ("", None))
+        if pipe is None or owner != request.owner or not pipe.alive:
+            status, words = (400, "a session is needed: initialize first")
+            if request.session is not None:
+                status, words = (404, "session not found")
+            return Whole(status, JSON, rpc_error(None, INVALID_REQUEST, words))
+        session: Headers = [(b"mcp-session-id", (request.session or "").encode("latin-1"))]
+        if request.method == "DELETE":
+            del self._sessions[request.session or ""]
+            self._stop(pipe)
+            return Whole(200, [*JSON, *session], b"")
+        if message is None:
+            return self._aside(request.session or "", pipe, session)
+        if message.kind != "request":
+            await pipe.tell(message.body)
+            return Whole(202, session, b"")
+        return await self._ask(pipe, message, session, request.quiet)
+
+    async def _stateless(self, request: Outgoing, message: Message) -> Answer:
+        if message.kind == "response":
+            words = "a response is nothing that a stateless server waits for"
+            return Whole(400, JSON, rpc_error(None, INVALID_REQUEST, words))
+        if message.kind == "notification":
+            # There is none that a stateless request could be told by (basic/transports).
+            return Whole(202, [], b"")
+        lock = self._starting.setdefault(request.owner, asyncio.Lock())
+        async with lock:
+            pipe = self._shared.get(request.owner)
+            if pipe is None or not pipe.alive:
+                self._shared.pop(request.owner, None)
+                pipe = await self._start(request.owner, shared=True)
+                self._shared[request.owner] = pipe
+        return await self._ask(pipe, message, [], request.quiet)
+
+    async def _initialize(self, request: Outgoing, message: Message) -> Answer:
+        pipe = await self._start(request.owner, shared=False)
+        session = secrets.token_hex(16)
+        self._sessions[session] = (request.owner, pipe)
+        header = (b"mcp-session-id", session.encode())
+        try:
+            async with asyncio.timeout(self.options.start_seconds):
+                lane = await pipe.ask(message)
+                line = await lane.lines.get()
+            if isinstance(line, UpstreamError):
+                raise line
+        except (TimeoutError, UpstreamError) as error:
+            del self._sessions[session]
+            self._stop(pipe)
+            if isinstance(error, TimeoutError):
+                seconds = self.options.start_seconds
+                raise self._troubled(f"did not start within {seconds:g} s") from error
+            raise
+        if not peek(line).result:
+            del self._sessions[session]
+            self._stop(pipe)
+            return Whole(200, JSON, line)
+        return Whole(200, [*JSON, header], line)
+
+    async def _ask(self, pipe: Pipe, message: Message, headers: Headers, quiet: bool) -> Answer:  # noqa: FBT001
+        lane = await pipe.ask(message)
+        endless = quiet or message.method in GOVERNED
+        seconds = None if endless else self.options.answer_seconds
+        answer = Laned(pipe, lane, headers, seconds, self.options.name, modern=message.modern)
+        try:
+            await answer.begin()
+        except BaseException:
+            await answer.close()
+            raise
+        if pipe.answered:
+            self._trouble, self._pause_seconds = None, 0.0
+        return answer
+
+    def _aside(self, session: str, pipe: Pipe, headers: Headers) -> Answer:
+        if session in self._watching:
+            words = "only one such stream is allowed per session"
+            return Whole(409, [*JSON, *headers], rpc_error(None, INVALID_REQUEST, words))
+        self._watching.add(session)
+        return Aside(pipe, headers, lambda: self._watching.discard(session))
+
+    async def _start(self, owner: str, *, shared: bool) -> Pipe:
+        now = asyncio.get_running_loop().time()
+        if self._closed:
+            raise UnreachableError(f"upstream `{self.options.name}` is being stopped")
+        if now < self._not_before:
+            wait = self._not_before - now
+            raise UnreachableError(
+                f"upstream `{self.options.name}` keeps ending; it is started again in {wait:.1f} s"
+            )
+        self._require_room(owner)
+        pipe = Pipe(self.options, shared=shared)
+        pipe.on_end = self._ended
+        try:
+            await pipe.start()
+        except UnreachableError as error:
+            self._back_off(str(error))
+            raise
+        return pipe
+
+    def _require_room(self, owner: str) -> None:
+        """Make room for one more process: an idle one of another workload gives way."""
+        mine = sum(of == owner for of, _ in self._sessions.values())
+        if mine >= self.options.max_processes_per_agent:
+            raise UnreachableError(
+                f"upstream `{self.options.name}` runs {mine} sessions for this agent already"
+            )
+        if len(self._shared) + len(self._sessions) < self.options.max_processes:
+            return
+        idle = [(pipe.touched, owner) for owner, pipe in self._shared.items() if pipe.idle]
+        if not idle:
+            raise UnreachableError(f"upstream `{self.options.name}` has no process to spare")
+        self._stop(self._shared.pop(min(idle)[1]))
+
+    def _ended(self, pipe: Pipe) -> None:
+        for session, (_, other) in list(self._sessions.items()):
+            if other is pipe:
+                del self._sessions[session]
+        for owner, other in list(self._shared.items()):
+            if other is pipe:
+                del self._shared[owner]
+                self._unexpected(pipe)
+
+    def _unexpected(self, pipe: Pipe) -> None:
+        if pipe.answered:
+            self._trouble = f"upstream `{self.options.name}` ended and is started when needed"
+        else:
+            self._back_off(f"upstream `{self.options.name}` ended before it answered anything")
+
+    def _back_off(self, why: str) -> None:
+        self._trouble = why
+        doubled = max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2)
+        self._pause_seconds = min(doubled, self.options.restart_seconds)
+        self._not_before = asyncio.get_running_loop().time() + self._pause_seconds
+
+    def _troubled(self, what: str) -> UpstreamError:
+        self._trouble = f"upstream `{self.options.name}` {what}"
+        return UpstreamError(self._trouble)
+
+    def _sweep(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self.options.process_idle_seconds
+        for owner, pipe in list(self._shared.items()):
+            if pipe.idle and pipe.touched < oldest:
+                del self._shared[owner]
+                self._stop(pipe)
+
+    def _stop(self, pipe: Pipe) -> None:
+        task = asyncio.create_task(pipe.stop())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)

@@ -1,0 +1,189 @@
+"""Processes behind the gateway, in both protocol eras, with the SDK's own client in front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from remit.gateway.options import UpstreamOptions
+from remit.model.outcome import Ending
+
+SERVER = Path(__file__).with_name("stdio_server.py")
+ERAS = ["legacy", "2026-07-28"]
+
+
+def options(**changes) -> UpstreamOptions:
+    given = {"name": "up", "command": (sys.executable, str(SERVER)), "env": {"ONLY": "this"}}
+    return UpstreamOptions(**(given | changes))
+
+
+@contextlib.asynccontextmanager
+async def connected(made, mode: str, token: str = "token-a", task: str = "a:task_1"):
+    headers = {"authorization": f"Bearer {token}", "remit-task": task}
+    async with httpx2.AsyncClient(headers=headers) as http:
+        transport = streamable_http_client(f"{made.url}/mcp/up", http_client=http)
+        async with Client(transport, mode=mode, read_timeout_seconds=10) as client:
+            yield client
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_process_serves_a_client_of_either_era(stand, mode, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_REMIT", "x")
+    async with stand(options()) as made, connected(made, mode) as client:
+        listed = await client.list_tools()
+        assert "echo" in {tool.name for tool in listed.tools}
+        said = await client.call_tool("echo", {"text": "line\nbreak é"})
+        assert said.content[0].text == "line\nbreak é"
+        seen = (await client.call_tool("about", {})).structured_content
+        assert seen["env"]["ONLY"] == "this"
+        assert "SECRET_OF_REMIT" not in seen["env"]
+        assert "token-a" not in str(seen)
+        steps = []
+        done = await client.call_tool(
+            "steps", {"count": 3}, progress_callback=lambda *a: _note(steps, a)
+        )
+        assert done.content[0].text == "done"
+        assert [step[0] for step in steps] == [1, 2, 3]
+        failed = await client.call_tool("fail", {})
+        assert failed.is_error
+        endings = [(o.ending, o.detail) for o in made.authority.outcomes]
+        assert endings[-1] == (Ending.FAILED, "tool_error")
+        assert all(e == (Ending.SUCCEEDED, None) for e in endings[:-1])
+
+
+async def _note(steps, what):
+    steps.append(what)
+
+
+async def test_each_session_has_a_process_and_each_workload_one_for_stateless_requests(stand):
+    async with stand(options()) as made:
+        pids = []
+        for mode in ERAS:
+            async with connected(made, mode) as one, connected(made, mode) as two:
+                seen = [(await c.call_tool("about", {})).structured_content for c in (one, two)]
+                pids.append([each["pid"] for each in seen])
+        assert pids[0][0] != pids[0][1]
+        assert pids[1][0] == pids[1][1]
+        async with connected(made, ERAS[1], "token-b", "b:task_2") as other:
+            pid = (await other.call_tool("about", {})).structured_content["pid"]
+        assert pid not in pids[1]
+
+
+async def test_two_clients_that_choose_the_same_ids_get_their_own_answers(stand):
+    async with (
+        stand(options()) as made,
+        connected(made, ERAS[1]) as one,
+        connected(made, ERAS[1]) as two,
+    ):
+        first, second = [], []
+        arguments = {"count": 5, "pause": 0.01}
+        await asyncio.gather(
+            one.call_tool("steps", arguments, progress_callback=lambda *a: _note(first, a)),
+            two.call_tool("steps", arguments, progress_callback=lambda *a: _note(second, a)),
+        )
+        assert len(first) == len(second) == 5
+        texts = [f"{n}" for n in range(20)]
+        said = await asyncio.gather(
+            *(c.call_tool("echo", {"text": t}) for t in texts for c in (one, two))
+        )
+        assert [s.content[0].text for s in said] == [t for t in texts for _ in (one, two)]
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_process_that_dies_fails_its_call_and_is_started_again(stand, mode):
+    async with stand(options()) as made:
+        with contextlib.suppress(MCPError):
+            async with connected(made, mode) as client:
+                assert (await client.call_tool("echo", {"text": "a"})).content[0].text == "a"
+                died = await client.call_tool("die", {})
+                assert died.is_error
+                assert "not known" in died.content[0].text
+                assert made.authority.outcomes[-1].ending is Ending.UNKNOWN
+                assert made.gateway.health()["up"] is None or "ended" in made.gateway.health()["up"]
+        async with connected(made, mode) as client:
+            assert (await client.call_tool("echo", {"text": "b"})).content[0].text == "b"
+            assert made.gateway.health()["up"] is None
+
+
+async def test_a_command_that_cannot_start_is_a_clear_error_and_is_not_started_in_a_loop(stand):
+    async with stand(options(command=("/no/such/command",))) as made:
+        for expected in ("cannot be started", "keeps ending"):
+            with pytest.raises(MCPError) as caught:
+                async with connected(made, "legacy"):
+                    pass
+            assert expected in str(caught.value)
+        assert "cannot be started" in made.gateway.health()["up"]
+
+
+async def test_a_command_that_speaks_no_mcp_is_a_clear_error(stand):
+    async with stand(options(command=("/bin/echo", "hello"))) as made:
+        with pytest.raises(MCPError, match="ended"):
+            async with connected(made, "legacy"):
+                pass
+
+
+async def test_a_client_that_goes_away_cancels_the_call_in_the_process(stand, tmp_path):
+    async with stand(options()) as made:
+        out = tmp_path / "out"
+        async with connected(made, ERAS[1]) as client:
+            await client.call_tool("echo", {"text": "warm"})
+            call = asyncio.create_task(client.call_tool("wait_for", {"path": str(out)}))
+            while len(made.authority.calls) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            call.cancel()
+            async with asyncio.timeout(5):
+                while not out.exists() or not out.read_text():
+                    await asyncio.sleep(0.01)
+        assert made.authority.cut_short == 1
+
+
+async def test_closing_the_gateway_leaves_no_process_behind(stand):
+    async with stand(options(stop_seconds=1)) as made:
+        async with connected(made, ERAS[1]) as client:
+            pid = (await client.call_tool("about", {})).structured_content["pid"]
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_session_of_another_workload_or_task_is_not_found(stand):
+    body = (
+        '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
+        '"capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'
+    )
+    call = '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"text":"x"}}}'
+    async with stand(options()) as made:
+        opened = await made.post(body)
+        session = opened.headers["mcp-session-id"]
+        await made.post(
+            '{"jsonrpc":"2.0","method":"notifications/initialized"}', mcp_session_id=session
+        )
+        assert (await made.post(call, mcp_session_id=session)).status == 200
+        stolen = {
+            "another workload": {"authorization": "Bearer token-b", "remit-task": "b:task_1"},
+            "another task": {"remit-task": "a:task_2"},
+            "no task": {"remit-task": ""},
+        }
+        before = len(made.authority.calls)
+        for headers in stolen.values():
+            for method in ("POST", "GET", "DELETE"):
+                sent = {"authorization": "Bearer token-a", "remit-task": "a:task_1"} | headers
+                sent |= {"mcp-session-id": session, "content-type": "application/json"}
+                sent = {k: v for k, v in sent.items() if v}
+                data = call if method == "POST" else None
+                async with made.http.request(
+                    method, f"{made.url}/mcp/up", data=data, headers=sent
+                ) as got:
+                    assert got.status == 404
+        assert len(made.authority.calls) == before
+        assert (await made.post(call, mcp_session_id="ffff")).status == 404
+        assert (await made.post(call, mcp_session_id=session)).status == 200
