@@ -109,10 +109,7 @@ class StdioUpstream:
         header = (b"mcp-session-id", session.encode())
         try:
             async with asyncio.timeout(self.options.start_seconds):
-                lane = await pipe.ask(message)
-                line = await lane.lines.get()
-            if isinstance(line, UpstreamError):
-                raise line
+                line = await self._first_answer(pipe, message)
         except (TimeoutError, UpstreamError) as error:
             del self._sessions[session]
             self._stop(pipe)
@@ -125,6 +122,17 @@ class StdioUpstream:
             self._stop(pipe)
             return Whole(200, JSON, line)
         return Whole(200, [*JSON, header], line)
+
+    async def _first_answer(self, pipe: Pipe, message: Message) -> bytes:
+        """Wait for the handshake's answer; what the process says before it waits for its stream."""
+        lane = await pipe.ask(message)
+        while True:
+            line = await lane.lines.get()
+            if isinstance(line, UpstreamError):
+                raise line
+            if peek(line).final:
+                return line
+            pipe.aside.append(line)
 
     async def _ask(self, pipe: Pipe, message: Message, headers: Headers, quiet: bool) -> Answer:  # noqa: FBT001
         lane = await pipe.ask(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,12 +17,21 @@ from mcp.client.streamable_http import streamable_http_client
 from remit.gateway.options import UpstreamOptions
 from remit.model.outcome import Ending
 
-SERVER = Path(__file__).with_name("stdio_server.py")
+SDK = Path(__file__).with_name("stdio_server.py")
+BARE = Path(__file__).with_name("bare_server.py")
 ERAS = ["legacy", "2026-07-28"]
+INITIALIZE = (
+    '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
+    '"capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'
+)
 
 
 def options(**changes) -> UpstreamOptions:
-    given = {"name": "up", "command": (sys.executable, str(SERVER)), "env": {"ONLY": "this"}}
+    given = {
+        "name": "up",
+        "command": (sys.executable, "-S", "-E", str(BARE)),
+        "env": {"ONLY": "this"},
+    }
     return UpstreamOptions(**(given | changes))
 
 
@@ -37,7 +47,8 @@ async def connected(made, mode: str, token: str = "token-a", task: str = "a:task
 @pytest.mark.parametrize("mode", ERAS)
 async def test_a_process_serves_a_client_of_either_era(stand, mode, monkeypatch):
     monkeypatch.setenv("SECRET_OF_REMIT", "x")
-    async with stand(options()) as made, connected(made, mode) as client:
+    sdk = options(command=(sys.executable, str(SDK)))
+    async with stand(sdk) as made, connected(made, mode) as client:
         listed = await client.list_tools()
         assert "echo" in {tool.name for tool in listed.tools}
         said = await client.call_tool("echo", {"text": "line\nbreak é"})
@@ -116,18 +127,55 @@ async def test_a_process_that_dies_fails_its_call_and_is_started_again(stand, mo
 async def test_a_command_that_cannot_start_is_a_clear_error_and_is_not_started_in_a_loop(stand):
     async with stand(options(command=("/no/such/command",))) as made:
         for expected in ("cannot be started", "keeps ending"):
-            with pytest.raises(MCPError) as caught:
-                async with connected(made, "legacy"):
-                    pass
-            assert expected in str(caught.value)
+            got = await made.post(INITIALIZE)
+            assert expected in json.loads(got.body)["error"]["message"]
         assert "cannot be started" in made.gateway.health()["up"]
 
 
 async def test_a_command_that_speaks_no_mcp_is_a_clear_error(stand):
     async with stand(options(command=("/bin/echo", "hello"))) as made:
-        with pytest.raises(MCPError, match="ended"):
-            async with connected(made, "legacy"):
-                pass
+        got = await made.post(INITIALIZE)
+        assert "ended" in json.loads(got.body)["error"]["message"]
+
+
+async def test_a_command_that_says_nothing_is_given_up_in_time(stand):
+    async with stand(options(command=("/bin/cat",), start_seconds=0.2, stop_seconds=0.2)) as made:
+        silent = options(command=("/bin/sleep", "60"), start_seconds=0.2, stop_seconds=0.1)
+        async with stand(silent) as other:
+            got = await other.post(INITIALIZE)
+        assert "did not start within" in json.loads(got.body)["error"]["message"]
+        # cat gives our own words back, which is a request of its own and no answer.
+        got = await made.post(INITIALIZE)
+        assert "did not start within" in json.loads(got.body)["error"]["message"]
+
+
+async def test_a_line_that_is_too_long_ends_the_process_and_fails_the_call(stand):
+    async with stand(options(max_answer_bytes=100_000)) as made:
+        async with connected(made, ERAS[1]) as client:
+            await client.call_tool("echo", {"text": "a"})
+            got = await client.call_tool("spam", {"size": 300_000})
+            assert got.is_error
+            assert "ended" in got.content[0].text
+            assert (await client.call_tool("echo", {"text": "b"})).content[0].text == "b"
+
+
+async def test_a_question_of_the_process_reaches_the_client_and_its_answer_the_process(stand):
+    async with stand(options()) as made:
+        session = (await made.post(INITIALIZE)).headers["mcp-session-id"]
+        headers = {
+            "authorization": "Bearer token-a",
+            "remit-task": "a:task_1",
+            "content-type": "application/json",
+            "mcp-session-id": session,
+        }
+        ask = '{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"ask"}}'
+        async with made.http.post(f"{made.url}/mcp/up", data=ask, headers=headers) as answer:
+            assert answer.content_type == "text/event-stream"
+            first = await answer.content.readuntil(b"\r\n\r\n")
+            assert b"elicitation/create" in first
+            reply = '{"jsonrpc":"2.0","id":"q1","result":{"action":"accept"}}'
+            assert (await made.post(reply, mcp_session_id=session)).status == 202
+            assert b"accept" in await answer.content.readuntil(b"\r\n\r\n")
 
 
 async def test_a_client_that_goes_away_cancels_the_call_in_the_process(stand, tmp_path):
@@ -156,13 +204,9 @@ async def test_closing_the_gateway_leaves_no_process_behind(stand):
 
 
 async def test_a_session_of_another_workload_or_task_is_not_found(stand):
-    body = (
-        '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
-        '"capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'
-    )
     call = '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"text":"x"}}}'
     async with stand(options()) as made:
-        opened = await made.post(body)
+        opened = await made.post(INITIALIZE)
         session = opened.headers["mcp-session-id"]
         await made.post(
             '{"jsonrpc":"2.0","method":"notifications/initialized"}', mcp_session_id=session
