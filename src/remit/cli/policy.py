@@ -29,8 +29,8 @@ def check(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
     return Exit.DONE if report["ok"] else Exit.CONFIG
 
 
-@app.command
-def test(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
+@app.command(name="test")
+def run_tests(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
     """Run a bundle's described cases, and say which policies no case exercises.
 
     Parameters
@@ -40,11 +40,10 @@ def test(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
     """
     report = run_cases(bundle, common.loaded())
     lines = [
-        f"{'ok  ' if case['ok'] else 'FAIL'} {case['name']}"
-        + ("" if case["ok"] else f"\n     {case['detail']}")
-        for case in report["cases"]
+        f"FAIL {f['file']}: {f['case']}\n     wanted {f['wanted']}\n     got    {f['got']}"
+        for f in report["failures"]
     ]
-    lines.append(report["coverage"])
+    lines += [f"{report['passed']} cases pass, {len(report['failures'])} fail", report["coverage"]]
     common.emit(report, Text("\n".join(lines)))
     return Exit.DONE if report["ok"] else Exit.REFUSED
 
@@ -53,4 +52,20 @@ def test(bundle: Path | None = None, *, common: Common = DEFAULTS) -> int:
 def explain(decision: str, *, common: Common = DEFAULTS) -> None:
     """Say why a call was decided as it was: the policies, their text, the facts they read."""
     found = common.client().get("decisions", decision)
-    common.emit(found, Text(found["text"]))
+    text = Text()
+    text.append(f"{found['effect']}", style="bold")
+    text.append(f"  {found['target']}\n{found['at']}  bundle {found['bundle']}\n")
+    for policy in found["policies"]:
+        text.append(f"\n{policy['policy']}", style="bold cyan")
+        text.append(f": {policy['sentence']}\n")
+        if policy["remedy"]:
+            text.append(f"  what would allow it: {policy['remedy']}\n")
+        if policy["controls"]:
+            text.append(f"  controls: {', '.join(policy['controls'])}\n")
+        for fact, value in policy["facts"].items():
+            text.append(f"  {fact} = {value}\n", style="dim")
+        if policy["text"]:
+            text.append(f"\n{policy['text'].strip()}\n", style="green")
+    for difference in found["differences"]:
+        text.append(f"\nmade again, it differs: {difference}\n", style="yellow")
+    common.emit(found, text)

@@ -1,0 +1,63 @@
+# Remit's front door. `make run` and `make test` need nothing but Python 3.11 and git.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test real lint bench docs lock clean
+
+PYTHON ?= $(shell command -v python3.14 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3 || echo python3)
+BIN := .venv/bin
+ARGS ?=
+
+help:
+	@echo 'make run    set up, then show two agents being allowed and refused (ARGS=--once ends)'
+	@echo 'make test   set up, then lint, types, import contracts and tests'
+	@echo 'make real   the tests against real servers, as CI runs them'
+	@echo 'make lint   lint, types and import contracts alone'
+	@echo 'make bench  ratios against a peer or a physical limit, in the same run'
+	@echo 'make docs   the pages that are made from the code'
+	@echo 'make clean  remove what make made'
+
+setup: .venv/.done
+
+# The lock names every version and its hash. uv is used where it is there; plain pip does as well.
+.venv/.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "remit needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)" >&2; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	fi
+	@touch $@
+
+run: setup
+	@$(BIN)/remit quickstart $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+test: lint
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -m 'not real' $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered | tail -n 1
+
+real: setup
+	@.ci/real-setup
+	@$(BIN)/pytest -q -m real $(ARGS)
+
+bench: setup
+	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+docs: setup
+	@$(BIN)/python -m remit.policy.facts_page > docs/policy.md
+
+lock: setup
+	@$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --extra quickstart --group dev -o requirements.lock pyproject.toml
+
+clean:
+	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
