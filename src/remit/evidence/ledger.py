@@ -202,6 +202,10 @@ class Ledger:
         leaves = await self._store.leaves(after + 1, min(limit, MAX_PAGE))
         return [read(leaf) for leaf in leaves]
 
+    async def leaves(self, task_id: str) -> Sequence[StoredLeaf]:
+        """Return every record of a task as it is stored: the bytes that were hashed."""
+        return await self._store.of_task(task_id)
+
     async def chain(self, task_id: str) -> Sequence[tuple[int, Record]]:
         """Return every record of a task with its index, in order; empty where there are none.
 
