@@ -55,7 +55,7 @@ def question(number: int) -> Question:
     """One permitted call; `number` is in its arguments."""
     workload = SpiffeId("example.org", "/agent/coder")
     capability = Capability(target="git/git_commit", other_args=True)
-    label = dict(data_ceiling=Confidentiality.INTERNAL, environments=(Environment.DEV,))
+    bounds = {"data_ceiling": Confidentiality.INTERNAL, "environments": (Environment.DEV,)}
     agent = Agent(
         name="coder",
         spiffe_id=workload,
@@ -78,9 +78,9 @@ def question(number: int) -> Question:
         budget=Budget(calls=5),
         issued_at=NOW,
         expires_at=NOW + timedelta(hours=1),
-        **label,
+        **bounds,
     )
-    template = Template(name="code.commit", purpose="commit", capabilities=(capability,), **label)
+    template = Template(name="code.commit", purpose="commit", capabilities=(capability,), **bounds)
     digest = "sha256:" + "0" * 64
     return Question(
         subject=Subject(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from remit.policy.loading import default_bundle
-from remit.policy.schema import ROOT, Declared, builtin_text, declarations, types
+from remit.policy.schema import ROOT, Declared, builtin_text, declarations
 from remit.policy.source import PLACEHOLDERS
 
 _HEAD = """\
@@ -107,9 +107,11 @@ def page() -> str:
     parts = [_HEAD.replace("PLACEHOLDERS", names)]
     declared = {d.name: d for d in declarations(builtin_text())}
     parts.append(_entities(declared.values()))
-    for attribute in declared[ROOT].attributes:
-        if attribute.type in types(builtin_text()):
-            parts.append(_group(declared[attribute.type], f"context.{attribute.name}"))
+    parts.extend(
+        _group(declared[attribute.type], f"context.{attribute.name}")
+        for attribute in declared[ROOT].attributes
+        if attribute.type in declared and declared[attribute.type].kind == "type"
+    )
     parts.append(_group(declared["Label"], "A label"))
     parts.append(_shipped())
     return "\n".join(parts)

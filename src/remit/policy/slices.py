@@ -40,11 +40,9 @@ class Slice:
         reads = frozenset(path for source in self.sources for path in source.reads)
         self._plan = _plan(schema, ROOT, (), reads)
         self._tagged = [name for name in _TAGGED if is_read((name,), reads)]
-        self._grouped = any(
-            source.est.get("resource", {}).get("op") != "All"
-            or "Upstream" in msgspec.json.encode(source.est).decode()
-            for source in self.sources
-        )
+        # Only a policy that names an upstream needs to know which one the target is in.
+        named = msgspec.json.encode([source.est for source in self.sources])
+        self._grouped = b"Upstream" in named
         self._schema = cedar.schema(projected(schema, reads))
         self._policies = cedar.handle({s.id: s.est for s in self.sources})
         self._listing = cedar.handle(dict(_for_listing(self.sources)))
