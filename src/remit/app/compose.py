@@ -124,7 +124,10 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     await registry.load()
     federation = Federation(
         trust_domain,
-        [Peer(f.trust_domain, _bundle_at(f.bundle, loaded)) for f in config.federates],
+        [
+            Peer(trust_domain=f.trust_domain, bundle=_bundle_at(f.bundle, loaded))
+            for f in config.federates
+        ],
         session=session,
         clock=utc_now,
     )

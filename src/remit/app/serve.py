@@ -7,6 +7,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -201,7 +202,7 @@ async def _listen(stack: contextlib.AsyncExitStack, config: uvicorn.Config) -> N
     finally:
         os.umask(before)
     if config.uds:
-        os.chmod(config.uds, 0o600)
+        Path(config.uds).chmod(0o600)
 
     async def stop() -> None:
         listener.should_exit = True

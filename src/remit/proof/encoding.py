@@ -196,14 +196,18 @@ def _check(record: Record) -> None:
     if not isinstance(record.body, Mapping) or not isinstance(record.payloads, Mapping):
         raise InputError("a record's body and payloads are objects")
     for name, payload in record.payloads.items():
-        _check_name("payload name", name)
-        if not isinstance(payload, Mapping) or payload.keys() != {"digest", "bytes"}:
-            raise InputError(f"payload `{name}` has exactly a digest and bytes")
-        size = payload["bytes"]
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InputError(f"the size of payload `{name}` is a count of bytes")
-        if not is_digest(payload["digest"]):
-            raise InputError(f"the digest of payload `{name}` is sha256: and 64 hex digits")
+        _check_payload(name, payload)
+
+
+def _check_payload(name: str, payload: Mapping[str, Json]) -> None:
+    _check_name("payload name", name)
+    if not isinstance(payload, Mapping) or payload.keys() != {"digest", "bytes"}:
+        raise InputError(f"payload `{name}` has exactly a digest and bytes")
+    size = payload["bytes"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InputError(f"the size of payload `{name}` is a count of bytes")
+    if not is_digest(payload["digest"]):
+        raise InputError(f"the digest of payload `{name}` is sha256: and 64 hex digits")
 
 
 def _check_name(label: str, value: object) -> None:

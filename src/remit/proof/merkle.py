@@ -169,21 +169,9 @@ def verify_inclusion(
     _require_hashes(leaf, root, *proof)
     if not 0 <= index < size:
         raise ProofError(f"a tree of {size} leaves has no leaf {index}")
-    position, last, computed = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            raise ProofError("the inclusion proof is too long")
-        if position & 1 or position == last:
-            computed = node_hash(sibling, computed)
-            while not position & 1 and position:
-                position >>= 1
-                last >>= 1
-        else:
-            computed = node_hash(computed, sibling)
-        position >>= 1
-        last >>= 1
-    if last:
-        raise ProofError("the inclusion proof is too short")
+    computed = leaf
+    for sibling, on_left in _climb(index, size - 1, proof, "inclusion"):
+        computed = node_hash(sibling, computed) if on_left else node_hash(computed, sibling)
     if computed != root:
         raise ProofError(f"leaf {index} is not under this root")
 
@@ -207,35 +195,40 @@ def verify_consistency(
         if old_root != new_root:
             raise ProofError(f"there are two roots for size {old}")
         return
-    path = list(proof)
-    if old & (old - 1) == 0:
-        path.insert(0, old_root)
+    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
     if not path:
         raise ProofError("the consistency proof is empty")
     position, last = old - 1, new - 1
     while position & 1:
-        position >>= 1
-        last >>= 1
+        position, last = position >> 1, last >> 1
     old_computed = new_computed = path[0]
-    for sibling in path[1:]:
-        if last == 0:
-            raise ProofError("the consistency proof is too long")
-        if position & 1 or position == last:
+    for sibling, on_left in _climb(position, last, path[1:], "consistency"):
+        if on_left:
             old_computed = node_hash(sibling, old_computed)
             new_computed = node_hash(sibling, new_computed)
-            while not position & 1 and position:
-                position >>= 1
-                last >>= 1
         else:
             new_computed = node_hash(new_computed, sibling)
-        position >>= 1
-        last >>= 1
-    if last:
-        raise ProofError("the consistency proof is too short")
     if old_computed != old_root:
         raise ProofError(f"the consistency proof does not lead to the root of size {old}")
     if new_computed != new_root:
         raise ProofError(f"the consistency proof does not lead to the root of size {new}")
+
+
+def _climb(position: int, last: int, proof: Sequence[bytes], kind: str) -> list[tuple[bytes, bool]]:
+    """Return each sibling of the path from ``position`` up, and whether it is on the left.
+
+    ``position`` and ``last`` are fn and sn of RFC 9162 sections 2.1.3.2 and 2.1.4.2.
+    """
+    sides: list[bool] = []
+    while last:
+        on_left = bool(position & 1) or position == last
+        sides.append(on_left)
+        while on_left and position and not position & 1:
+            position, last = position >> 1, last >> 1
+        position, last = position >> 1, last >> 1
+    if len(proof) != len(sides):
+        raise ProofError(f"the {kind} proof has {len(proof)} hashes: it takes {len(sides)}")
+    return list(zip(proof, sides, strict=True))
 
 
 def _split(width: int) -> int:
