@@ -115,6 +115,9 @@ class HttpUpstream:
         """Return what went wrong at the last contact, if anything did."""
         return self._trouble
 
+    async def retire(self, owner: str) -> None:
+        """Nothing runs for one owner of an HTTP upstream."""
+
     async def close(self) -> None:
         """Nothing runs for an HTTP upstream; the pool is the gateway's."""
 

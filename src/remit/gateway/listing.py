@@ -70,28 +70,27 @@ def observed(
 
     Raises:
         msgspec.DecodeError: an entry is no tool definition.
+        InputError: there are more than the catalogue takes.
     """
-    named: dict[str, tuple[_Listed, msgspec.Raw]] = {}
-    for raw in entries:
-        entry = _listed.decode(raw)
-        if entry.name not in own_tools.NAMES:
-            named.setdefault(entry.name, (entry, raw))
+    listed = [(_listed.decode(raw), raw) for raw in entries]
+    listed = [(entry, raw) for entry, raw in listed if entry.name not in own_tools.NAMES]
+    # Every entry goes to the catalogue, so that one name with two definitions is noticed there.
     known = house.authority.catalogue.observe(
         upstream,
         KIND,
         [
-            Definition(name=name, json_bytes=bytes(raw), hints=entry.annotations or {})
-            for name, (entry, raw) in named.items()
+            Definition(name=entry.name, json_bytes=bytes(raw), hints=entry.annotations or {})
+            for entry, raw in listed
         ],
     )
-    for name, (entry, _) in named.items():
-        house.schemas[f"{upstream}/{name}"] = entry.input_schema
     by_target = {tool.target: tool for tool in known}
-    return [
-        (by_target[f"{upstream}/{name}"], raw)
-        for name, (_, raw) in named.items()
-        if f"{upstream}/{name}" in by_target
-    ]
+    found: dict[str, tuple[Tool, msgspec.Raw]] = {}
+    for entry, raw in listed:
+        target = f"{upstream}/{entry.name}"
+        if target in by_target:
+            found.setdefault(target, (by_target[target], raw))
+            house.schemas[target] = entry.input_schema
+    return list(found.values())
 
 
 async def _allowed(

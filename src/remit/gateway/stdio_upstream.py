@@ -49,6 +49,12 @@ class StdioUpstream:
         """Return what went wrong with the last process, if anything did."""
         return self._trouble
 
+    async def retire(self, owner: str) -> None:
+        """End the process that one owner's stateless requests share."""
+        pipe = self._shared.pop(owner, None)
+        if pipe is not None:
+            await pipe.stop()
+
     async def close(self) -> None:
         """End every process, and wait for their ends."""
         self._closed = True

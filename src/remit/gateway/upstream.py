@@ -59,6 +59,10 @@ class Upstream(Protocol):
         """Return None where the last contact went well, else what went wrong."""
         ...
 
+    async def retire(self, owner: str) -> None:
+        """Stop what runs for one owner's stateless requests, if anything does."""
+        ...
+
     async def close(self) -> None:
         """Stop whatever runs for this upstream."""
         ...
