@@ -12,7 +12,8 @@ The rules it enforces (SPIFFE-Federation sections 4 and 5):
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -189,7 +190,11 @@ def _require_newer(bundle: Bundle, last: Bundle | None) -> None:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with contextlib.closing(path.open("rb")) as file:
+        # Without O_NONBLOCK a named pipe would hold this thread for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnavailableError(f"the bundle `{path}` is not a file")
             return file.read(MAX_BUNDLE_BYTES + 1)
     except OSError as error:
         raise UnavailableError(f"the bundle `{path}` cannot be read") from error

@@ -107,7 +107,7 @@ def test_a_damaged_key_file_is_refused_without_showing_it(
 def test_keys_of_another_trust_domain_are_refused(
     tmp_path: Path, authority: TrustDomain, clock: ManualClock
 ) -> None:
-    with pytest.raises(ConfigError, match="not of `other.example`"):
+    with pytest.raises(ConfigError, match=r"not of `other.example`"):
         trust_domain(tmp_path, clock=clock, name="other.example")
 
 
