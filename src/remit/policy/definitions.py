@@ -80,8 +80,10 @@ def _changes(hints: Any) -> bool | None:
         return True
     destructive, read_only = hints.get("destructiveHint"), hints.get("readOnlyHint")
     # A hint that is not a boolean is not understood, and so raises the risk.
-    raised = destructive not in (None, False) or read_only not in (None, True)
-    return True if raised else None
+    calm = (destructive is None or destructive is False) and (
+        read_only is None or read_only is True
+    )
+    return None if calm else True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
