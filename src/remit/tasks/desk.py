@@ -1,19 +1,57 @@
-"""The task desk: opens tasks under signed mandates, measures calls against them, closes them."""
+"""The task desk: opens tasks under signed mandates, measures calls against them, closes them.
+
+Open tasks live in memory and are checked and changed without an await in between, so that two
+calls never take the same budget and none slips in behind a close. Every change is staged to the
+store in the same breath.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from remit.model.call import Call
+from remit.model.errors import (
+    ConflictError,
+    InputError,
+    MandateError,
+    NotFoundError,
+    RemitError,
+    UnidentifiedError,
+)
+from remit.model.ids import new_id
 from remit.model.label import Label
-from remit.model.mandate import Template
-from remit.model.record import Recorder
-from remit.model.subject import Agent, Claim, Subject
+from remit.model.mandate import Spent, Template
+from remit.model.record import Context, Payload, Recorder, Step
+from remit.model.subject import Agent, AgentState, Claim, Subject
 from remit.model.task import Bounds, Task, TaskState
+from remit.tasks import bounds
+from remit.tasks.mandates import MANDATE_TYP, MAX_MANDATE_BYTES, digest_of, narrowed, to_claims
 from remit.tasks.ports import Clock, Signer, TaskStore
 from remit.tasks.request import Opened, TaskRequest
+from remit.tasks.templates import withdrawn
+from remit.tasks.token import issue_token, read_token
+
+_SALT_BYTES = 16
+_ID_BYTES = 10
+_PAGE = 500
+
+
+@dataclass(slots=True)
+class _Live:
+    """An open task: its state, the calls in flight, and whether its end has begun."""
+
+    task: Task
+    in_flight: set[str] = field(default_factory=set)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: bool = False
+    closing: bool = False
+    token: str | None = None
 
 
 class TaskDesk:
@@ -30,55 +68,242 @@ class TaskDesk:
         randomness: Callable[[int], bytes] = secrets.token_bytes,
         close_wait_seconds: float = 10.0,
         max_open_per_agent: int = 1000,
-    ) -> None: ...
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._recorder = recorder
+        self._clock = clock
+        self._templates = dict(templates)
+        self._randomness = randomness
+        self._close_wait_seconds = close_wait_seconds
+        self._max_open = max_open_per_agent
+        self._open: dict[str, _Live] = {}
+        self._current: dict[str, str] = {}
 
     async def load(self) -> None:
         """Take up the open tasks of the store, after a start."""
-        raise NotImplementedError
+        after = None
+        while True:
+            page = await self._store.list(state=TaskState.OPEN, limit=_PAGE, after=after)
+            for task in page:
+                self._open[task.id] = _Live(replace(task, template=self._in_force(task)))
+            if len(page) < _PAGE:
+                return
+            after = page[-1].id
 
     async def open(self, request: TaskRequest, *, agent: Agent, opened_by: str) -> Opened:
-        """Open a task for ``agent``: recorded and durable when this returns."""
-        raise NotImplementedError
+        """Open a task for ``agent``: recorded and durable when this returns.
+
+        Raises:
+            MandateError: the agent may not open tasks under this template, or not for that person.
+            InputError: the request asks for more than the template has, or is too large.
+            EvidenceError: it could not be made durable; no task was opened.
+        """
+        template = self._template_for(request, agent)
+        on_behalf_of = self._beneficiary(request, agent, opened_by)
+        now = self._clock()
+        task_id = new_id("task", now, self._randomness(_ID_BYTES))
+        salt = self._randomness(_SALT_BYTES)
+        prompt = None
+        if request.prompt is not None:
+            digest = hashlib.sha256(salt + request.prompt.encode()).hexdigest()
+            prompt = f"sha256:{digest}"
+        mandate = narrowed(
+            template,
+            request,
+            task_id=task_id,
+            agent=agent,
+            on_behalf_of=on_behalf_of,
+            opened_by=opened_by,
+            prompt=prompt,
+            now=now,
+        )
+        signed = self._signer.sign(to_claims(mandate, self._issuer), typ=MANDATE_TYP)
+        if len(signed) > MAX_MANDATE_BYTES:
+            raise InputError(f"the mandate is longer than {MAX_MANDATE_BYTES} bytes once signed")
+        task = Task(
+            mandate=mandate,
+            template=template,
+            signed_mandate=signed,
+            mandate_digest=digest_of(signed),
+        )
+        live = _Live(task)
+        live.token = issue_token(self._signer, task, request.confirmation)
+        self._open[task.id] = live
+        try:
+            self._recorder.stage(_opened(task, agent, salt, request.prompt), Context(task=task.id))
+            self._store.put(task)
+            await self._recorder.barrier()
+        except BaseException:
+            self._open.pop(task.id, None)
+            raise
+        return Opened(task, live.token)
 
     async def admit(self, claim: Claim, subject: Subject) -> Task:
-        """Return the open task whose token the claim carries."""
-        raise NotImplementedError
+        """Return the open task whose token the claim carries.
+
+        Raises:
+            MandateError: no token, one that does not hold, another workload's, or one of a task
+                that is not open.
+        """
+        if claim.task_token is None:
+            raise MandateError(
+                "no task: send the task token as `Remit-Task`, or begin a task with "
+                "`remit_begin_task`"
+            )
+        try:
+            token = read_token(self._signer, claim.task_token)
+        except UnidentifiedError as error:
+            raise MandateError("the task token does not hold: open a new task") from error
+        if token.workload != str(subject.workload):
+            raise MandateError(
+                "the task token was issued to another workload: it is of no use to this one"
+            )
+        live = self._open.get(token.task)
+        if live is None or live.ending or live.task.mandate.expires_at <= self._clock():
+            raise MandateError(await self._why_not(token.task))
+        if live.task.mandate.workload != subject.workload:
+            raise MandateError("the task is another workload's")
+        return live.task
 
     def bind_current(self, session_key: str, task_id: str) -> None:
-        """Make a task the current one of a plain MCP client's session."""
-        raise NotImplementedError
+        """Make a task the current one of a plain MCP client's session.
+
+        Raises:
+            NotFoundError: the task is not open.
+        """
+        if task_id not in self._open:
+            raise NotFoundError(f"task `{task_id}` is not open")
+        self._current[session_key] = task_id
 
     def current(self, session_key: str) -> str | None:
-        """Return the token of the session's current task."""
-        raise NotImplementedError
+        """Return the token of the session's current task, or None where there is none open."""
+        task_id = self._current.get(session_key)
+        live = self._open.get(task_id) if task_id is not None else None
+        if live is None or live.ending:
+            self._current.pop(session_key, None)
+            return None
+        if live.token is None:
+            live.token = issue_token(self._signer, live.task, None)
+        return live.token
 
     def measure(self, task: Task, call: Call) -> Bounds:
-        """Say how a call stands against mandate, template and budget."""
-        raise NotImplementedError
+        """Say how a call stands against mandate, template and budget, as they are now."""
+        live = self._open.get(task.id)
+        return bounds.measure(live.task if live else task, call)
 
     def spend(self, task_id: str, call: Call) -> None:
-        """Take what the call costs and mark it in flight, at once or not at all."""
-        raise NotImplementedError
+        """Take what the call costs and mark it in flight, at once or not at all.
+
+        Raises:
+            MandateError: the task is closed or expired, or another call took the rest.
+        """
+        live = self._admitting(task_id)
+        task = live.task
+        over = bounds.exhausted(task, call)
+        if over:
+            raise MandateError(f"the task's budget is spent: {', '.join(over)}")
+        limits = (*task.mandate.budget.amounts, *task.template.budget.amounts)
+        amounts = dict(task.spent.amounts)
+        for name, amount in bounds.costs(limits, call).items():
+            amounts[name] = amounts.get(name, amount - amount) + amount
+        live.task = replace(
+            task,
+            spent=Spent(calls=task.spent.calls + 1, seconds=task.spent.seconds, amounts=amounts),
+        )
+        live.in_flight.add(call.id)
+        live.idle.clear()
+        self._store.put(live.task)
 
     def require_open(self, task_id: str) -> None:
-        """Raise MandateError unless the task still admits calls."""
-        raise NotImplementedError
+        """Raise unless the task still admits calls.
+
+        Raises:
+            MandateError: it was closed, or has expired.
+        """
+        self._admitting(task_id)
 
     def settle(self, task_id: str, call: Call, *, seconds: float, label: Label) -> None:
         """End a call's flight: add its seconds, join its label."""
-        raise NotImplementedError
+        live = self._open.get(task_id)
+        if live is None:
+            return
+        task = live.task
+        live.task = replace(
+            task,
+            label=task.label.join(label),
+            spent=replace(task.spent, seconds=task.spent.seconds + max(seconds, 0.0)),
+        )
+        live.in_flight.discard(call.id)
+        if not live.in_flight:
+            live.idle.set()
+        self._store.put(live.task)
 
     async def close(self, task_id: str, state: TaskState, by: str) -> Task:
-        """End a task; nothing new is admitted from the first line on."""
-        raise NotImplementedError
+        """End a task; nothing new is admitted from the first line on.
+
+        Calls in flight are waited for, as long as ``close_wait_seconds``.
+
+        Raises:
+            NotFoundError: there is no such task.
+            ConflictError: it is closed, or being closed.
+            EvidenceError: its end could not be made durable; it admits nothing all the same.
+        """
+        live = self._open.get(task_id)
+        if live is None:
+            known = await self.get(task_id)
+            raise ConflictError(f"task `{task_id}` is {known.state.value} already")
+        if live.closing:
+            raise ConflictError(f"task `{task_id}` is being closed")
+        live.ending = live.closing = True
+        try:
+            if live.in_flight:
+                try:
+                    async with asyncio.timeout(self._close_wait_seconds):
+                        await live.idle.wait()
+                except TimeoutError:
+                    pass  # its answer will find the task closed; recovery calls it unknown
+            closed = replace(live.task, state=state, closed_at=self._clock(), closed_by=by)
+            self._recorder.stage(_closed(closed), Context(task=task_id))
+            self._store.put(closed)
+            await self._recorder.barrier()
+        except RemitError:
+            live.closing = False
+            raise
+        self._open.pop(task_id, None)
+        return closed
 
     def due(self, now: datetime) -> Sequence[str]:
         """Return the open tasks past their expiry."""
-        raise NotImplementedError
+        return [
+            task_id
+            for task_id, live in self._open.items()
+            if live.task.mandate.expires_at <= now and not live.closing
+        ]
+
+    def is_open(self, task_id: str) -> bool:
+        """Say whether the task still admits calls."""
+        live = self._open.get(task_id)
+        return live is not None and not live.ending
+
+    @property
+    def open_count(self) -> int:
+        """How many tasks are open."""
+        return len(self._open)
 
     async def get(self, task_id: str) -> Task:
-        """Return one task."""
-        raise NotImplementedError
+        """Return one task.
+
+        Raises:
+            NotFoundError: there is no such task.
+        """
+        live = self._open.get(task_id)
+        if live is not None:
+            return live.task
+        task = await self._store.get(task_id)
+        if task is None:
+            raise NotFoundError(f"there is no task `{task_id[:64]}`")
+        return task
 
     async def list(
         self,
@@ -88,14 +313,99 @@ class TaskDesk:
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Task]:
-        """Return tasks, newest first."""
-        raise NotImplementedError
+        """Return tasks, newest first; ``agent`` is an agent's name."""
+        return await self._store.list(state=state, agent=agent, limit=limit, after=after)
 
     @property
     def templates(self) -> Mapping[str, Template]:
         """The templates in force, by name."""
-        raise NotImplementedError
+        return self._templates
 
     def replace_templates(self, templates: Mapping[str, Template]) -> None:
-        """Put other templates in force, at once."""
-        raise NotImplementedError
+        """Put other templates in force, at once, for the tasks that run too."""
+        self._templates = dict(templates)
+        for live in self._open.values():
+            live.task = replace(live.task, template=self._in_force(live.task))
+
+    @property
+    def _issuer(self) -> str:
+        return f"spiffe://{self._signer.name}"
+
+    def _in_force(self, task: Task) -> Template:
+        return self._templates.get(task.mandate.template) or withdrawn(task.template)
+
+    def _admitting(self, task_id: str) -> _Live:
+        live = self._open.get(task_id)
+        if live is None or live.ending:
+            raise MandateError("the task was closed while the call was under way")
+        if live.task.mandate.expires_at <= self._clock():
+            raise MandateError("the task has expired")
+        return live
+
+    def _template_for(self, request: TaskRequest, agent: Agent) -> Template:
+        if agent.state is not AgentState.ACTIVE:
+            raise MandateError(f"agent `{agent.name}` is {agent.state.value}")
+        if request.template not in {*agent.templates, *agent.gateway_templates}:
+            raise MandateError(
+                f"agent `{agent.name}` may not act under template `{request.template}`: "
+                "its registration names those it may"
+            )
+        template = self._templates.get(request.template)
+        if template is None:
+            raise MandateError(f"there is no template `{request.template}` in the policy bundle")
+        count = sum(live.task.mandate.workload == agent.spiffe_id for live in self._open.values())
+        if count >= self._max_open:
+            raise ConflictError(f"agent `{agent.name}` has {count} open tasks: complete some")
+        return template
+
+    def _beneficiary(self, request: TaskRequest, agent: Agent, opened_by: str) -> str:
+        asked = request.on_behalf_of or agent.owner or opened_by
+        if opened_by == str(agent.spiffe_id) and asked != agent.owner:
+            raise MandateError(
+                f"an agent opens tasks on behalf of its owner only, not of `{asked}`"
+            )
+        return asked
+
+    async def _why_not(self, task_id: str) -> str:
+        live = self._open.get(task_id)
+        if live is not None:
+            return "the task is being closed" if live.ending else "the task has expired"
+        try:
+            state = (await self.get(task_id)).state.value
+        except NotFoundError:
+            return "there is no such task"
+        return f"the task is {state}: open a new one"
+
+
+def _opened(task: Task, agent: Agent, salt: bytes, prompt: str | None) -> Step:
+    mandate = task.mandate
+    kept = json.dumps({"salt": salt.hex(), "prompt": prompt}, ensure_ascii=False)
+    return Step(
+        kind="task.opened",
+        body={
+            "mandate": task.mandate_digest,
+            "signed_mandate": task.signed_mandate,
+            "agent": agent.name,
+            "workload": str(mandate.workload),
+            "template": mandate.template,
+            "template_digest": mandate.template_digest,
+            "on_behalf_of": mandate.on_behalf_of,
+            "opened_by": mandate.opened_by,
+            "prompt": mandate.prompt,
+            "expires_at": mandate.expires_at.isoformat(),
+        },
+        payloads=() if prompt is None else (Payload("prompt", kept.encode()),),
+    )
+
+
+def _closed(task: Task) -> Step:
+    return Step(
+        kind=f"task.{task.state.value}",
+        body={
+            "mandate": task.mandate_digest,
+            "closed_by": task.closed_by,
+            "calls": task.spent.calls,
+            "milliseconds": round(task.spent.seconds * 1000),
+            "amounts": {name: str(amount) for name, amount in task.spent.amounts.items()},
+        },
+    )

@@ -31,7 +31,9 @@ _MAX_NAME = 128
 _ACTIONS = {"tool": CALL_TOOL, "resource": READ_RESOURCE, "prompt": GET_PROMPT}
 _UPSTREAM = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
-_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*(:\d+)?\Z")
+_HOST = re.compile(
+    r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*(:\d+)?\Z"
+)
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?\Z")
 
 
@@ -58,10 +60,10 @@ class Keys:
 
     def below(self, key: str, value: Any, index: int | None = None) -> Keys:
         """Return the reader of a table that stands under ``key``."""
-        at = self._at(key) + ("" if index is None else f"[{index}]")
+        at = key if index is None else f"{key}[{index}]"
         if not isinstance(value, Mapping):
-            self.fail(at.removeprefix(f"{self.path}."), "is not a table")
-        return Keys(value, self.error, self.where, at)
+            self.fail(at, "is not a table")
+        return Keys(value, self.error, self.where, self._at(at))
 
     def text(self, key: str, *, limit: int = MAX_TEXT) -> str | None:
         """Return a non-empty string without control characters."""
@@ -220,7 +222,9 @@ class Keys:
             limit = table.amount("limit")
             sources = table.items("from")
             if (sources is None) == ("tool" not in value):
-                table.fail("tool", "with `argument` has to be given, or a list `from` of such pairs")
+                table.fail(
+                    "tool", "with `argument` has to be given, or a list `from` of such pairs"
+                )
             rows = [table] if sources is None else []
             rows += [table.below("from", row, index) for index, row in enumerate(sources or ())]
             if sources is not None and not rows:
@@ -232,7 +236,9 @@ class Keys:
                 if argument is None:
                     row.fail("argument", "is missing: it says which argument is counted")
                 counted.append(
-                    AmountLimit(name=name, limit=limit, target=row.target("tool"), argument=argument)
+                    AmountLimit(
+                        name=name, limit=limit, target=row.target("tool"), argument=argument
+                    )
                 )
         return tuple(counted), bare
 
@@ -246,7 +252,9 @@ class Keys:
             if after.startswith("//"):
                 whole = whole and "/" in after[2:]
             if not whole:
-                self.fail(kind, "has its `*` inside the scheme or host: end the host with `/` first")
+                self.fail(
+                    kind, "has its `*` inside the scheme or host: end the host with `/` first"
+                )
 
     def _members(self, key: str, kind: type[E]) -> tuple[E, ...] | None:
         values = self.items(key)

@@ -11,11 +11,42 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from remit.model.errors import InputError
 from remit.model.label import Confidentiality
 from remit.model.mandate import Budget, Capability
 from remit.model.subject import Environment
 from remit.model.task import Task
-from remit.tasks import keys
+from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, Keys
+
+MAX_PROMPT_BYTES = 262_144
+_KEYS = (
+    "template",
+    "purpose",
+    "on_behalf_of",
+    "prompt",
+    "capability",
+    "environments",
+    "data_ceiling",
+    "egress",
+    "budget",
+    "expires_seconds",
+    "confirmation",
+)
+
+
+MAX_PROMPT_BYTES = 1024 * 1024
+_KEYS = (
+    "template",
+    "purpose",
+    "on_behalf_of",
+    "prompt",
+    "capability",
+    "environments",
+    "data_ceiling",
+    "egress",
+    "budget",
+    "expires_seconds",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +79,37 @@ class TaskRequest:
         Raises:
             InputError: a key is unknown or missing, or a value is out of its bounds.
         """
-        return keys.request(data, cls)
+        keys = Keys(data, InputError)
+        keys.only(*_KEYS)
+        if (template := keys.name("template")) is None:
+            keys.fail("template", "is missing: it names the upper bound to open the task under")
+        prompt = data.get("prompt")
+        if prompt is not None and not (isinstance(prompt, str) and _fits(prompt)):
+            keys.fail("prompt", f"is not a text of at most {MAX_PROMPT_BYTES} bytes")
+        confirmation = data.get("confirmation")
+        if confirmation is not None and not isinstance(confirmation, Mapping):
+            keys.fail("confirmation", "is not a table (a `cnf` claim)")
+        budget = keys.below("budget", data.get("budget", {}))
+        budget.only("calls", "seconds", "amount")
+        counted, limits = budget.below("amount", budget.data.get("amount", {})).amounts()
+        return cls(
+            template=template,
+            purpose=keys.text("purpose"),
+            on_behalf_of=keys.line("on_behalf_of"),
+            prompt=prompt,
+            capabilities=keys.capabilities("capability", references=False),
+            environments=keys.environments("environments"),
+            data_ceiling=keys.ceiling("data_ceiling"),
+            egress=keys.hosts("egress"),
+            budget=Budget(
+                calls=budget.whole("calls", most=MAX_CALLS),
+                seconds=budget.seconds("seconds"),
+                amounts=counted,
+            ),
+            amount_limits=limits,
+            expires_seconds=keys.whole("expires_seconds", most=MAX_SECONDS),
+            confirmation=confirmation,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +118,25 @@ class Opened:
 
     task: Task
     token: str = field(repr=False)
+
+
+def _fits(prompt: str) -> bool:
+    try:
+        return len(prompt.encode()) <= MAX_PROMPT_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _prompt(keys: Keys) -> str | None:
+    value = keys.data.get("prompt")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        keys.fail("prompt", "is not a text")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        keys.fail("prompt", "is not Unicode text")
+    if size > MAX_PROMPT_BYTES:
+        keys.fail("prompt", f"holds more than {MAX_PROMPT_BYTES} bytes")
+    return value

@@ -1,0 +1,57 @@
+"""The task token: what an agent sends with each call, and nobody else can use.
+
+A JWT (RFC 7519) of type ``remit-task+jwt``. ``sub`` is the only workload that may present it;
+``cnf`` (RFC 7800) may bind it to a key as well. It says which task, and nothing of what it may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remit.model.errors import UnidentifiedError
+from remit.model.record import Json
+from remit.model.task import Task
+from remit.tasks.ports import Signer
+
+TOKEN_TYP = "remit-task+jwt"  # noqa: S105 - a media type, not a secret
+AUDIENCE = "remit"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskToken:
+    """A token that this authority signed: its task, and the workload it is for."""
+
+    task: str
+    workload: str
+
+
+def issue_token(signer: Signer, task: Task, confirmation: Mapping[str, Json] | None) -> str:
+    """Return a token for a task's own workload, until the task expires."""
+    mandate = task.mandate
+    claims: dict[str, Json] = {
+        "iss": f"spiffe://{signer.name}",
+        "aud": AUDIENCE,
+        "sub": str(mandate.workload),
+        "task": task.id,
+        "iat": int(mandate.issued_at.timestamp()),
+        "exp": int(mandate.expires_at.timestamp()),
+    }
+    if confirmation is not None:
+        claims["cnf"] = dict(confirmation)
+    return signer.sign(claims, typ=TOKEN_TYP)
+
+
+def read_token(signer: Signer, token: str) -> TaskToken:
+    """Check a token's signature and shape; whether its task is open is the desk's to say.
+
+    Raises:
+        UnidentifiedError: the token is malformed, foreign, or of another type.
+    """
+    claims = signer.verify(token, typ=TOKEN_TYP)
+    task, workload = claims.get("task"), claims.get("sub")
+    if claims.get("aud") != AUDIENCE or not isinstance(task, str) or not isinstance(workload, str):
+        raise UnidentifiedError("the task token lacks a claim")
+    if claims.get("iss") != f"spiffe://{signer.name}":
+        raise UnidentifiedError("the task token is another authority's")
+    return TaskToken(task, workload)
