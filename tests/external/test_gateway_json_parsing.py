@@ -46,7 +46,7 @@ def test_what_readers_may_treat_either_way_is_refused_unless_every_reader_agrees
 
 
 @pytest.mark.parametrize("depth", [64, 65])
-def test_the_depth_is_counted_exactly(depth):
+def test_the_depth_is_counted_exactly(depth: int):
     body = b"[" * depth + b"]" * depth
     if depth == 64:
         read(body)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from remit.gateway.options import GatewayOptions
+from remit.gateway.upstream import Upstream
 from remit.gateway.wire import Head, ProtocolError
 from remit.model.errors import MandateError, RemitError, UnidentifiedError
 from remit.model.record import Context
@@ -17,6 +19,26 @@ if TYPE_CHECKING:
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3: the resource's path follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of one identified caller to one upstream."""
+
+    head: Head
+    claim: Claim
+    subject: Subject
+    upstream: Upstream
+
+    @property
+    def owner(self) -> str:
+        """Whose sessions and processes it may use: the workload, whatever token proved it."""
+        return str(self.subject.workload)
+
+    @property
+    def name(self) -> str:
+        """The upstream's name."""
+        return self.upstream.options.name
 
 
 class ForbiddenError(RemitError):

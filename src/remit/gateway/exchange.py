@@ -7,18 +7,17 @@ from dataclasses import replace
 from mcp.shared.inbound import validate_mcp_param_headers
 
 from remit.gateway import listing, own_tools
-from remit.gateway.doorway import task_of
+from remit.gateway.doorway import Visit, task_of
 from remit.gateway.flight import Flight
 from remit.gateway.governed import GOVERNED, call_of
 from remit.gateway.house import House
 from remit.gateway.refusals import failure, refusal
-from remit.gateway.relay import hold, pass_on, Seen
+from remit.gateway.relay import Seen, hold, pass_on
 from remit.gateway.reply import Reply
 from remit.gateway.sessions import Session
-from remit.gateway.upstream import Outgoing, Upstream
+from remit.gateway.upstream import Outgoing
 from remit.gateway.wire import (
     METHOD_NOT_FOUND,
-    Head,
     Message,
     ProtocolError,
     headers_up,
@@ -32,7 +31,6 @@ from remit.model.errors import (
     UpstreamError,
 )
 from remit.model.outcome import Ending
-from remit.model.subject import Claim, Subject
 
 FORWARDED = frozenset(
     {
@@ -58,26 +56,17 @@ FORWARDED = frozenset(
 """Requests that are forwarded for an identified caller without a decision."""
 
 
+GONE = 404
+"""What an upstream answers in a session that it no longer knows."""
+
+
 class Exchange:
     """One POST of one identified caller to one upstream."""
 
-    def __init__(
-        self,
-        *,
-        house: House,
-        upstream: Upstream,
-        head: Head,
-        claim: Claim,
-        subject: Subject,
-        reply: Reply,
-    ) -> None:
+    def __init__(self, house: House, visit: Visit, reply: Reply) -> None:
         self._house = house
-        self._upstream = upstream
-        self._name = upstream.options.name
-        self._head = head
-        self._claim = claim
-        self._subject = subject
-        self._owner = str(subject.workload)
+        self._visit = visit
+        self._upstream = visit.upstream
         self._reply = reply
         self._flight: Flight | None = None
 
@@ -95,8 +84,8 @@ class Exchange:
         task = await self._bound_task(message)
         if message.kind != "request":
             await self._forward(message)
-        elif own_tools.is_own(message, self._claim, self._subject):
-            await own_tools.answer(self._house, message, self._subject, self._reply)
+        elif own_tools.is_own(message, self._visit.claim, self._visit.subject):
+            await own_tools.answer(self._house, message, self._visit.subject, self._reply)
         elif message.method in GOVERNED:
             await self._govern(message)
         elif message.method == "tools/list":
@@ -118,27 +107,30 @@ class Exchange:
 
     async def _bound_task(self, message: Message) -> str | None:
         """Hold the session against its owner and task; the hot modern path has none."""
-        session = self._head.session
+        session = self._visit.head.session
         governed = message.method in GOVERNED
         if session is None and governed:
             return None
-        task = await task_of(self._claim, self._subject, self._house.authority)
+        task = await task_of(self._visit.claim, self._visit.subject, self._house.authority)
         if session is not None and message.method != "initialize":
-            self._house.sessions.require(self._name, session, self._owner, task)
+            self._house.sessions.require(self._visit.name, session, self._visit.owner, task)
         return task
 
     def _outgoing(self, message: Message) -> Outgoing:
         return Outgoing(
             method="POST",
-            headers=headers_up(self._head),
+            headers=headers_up(self._visit.head),
             message=message,
-            session=self._head.session,
-            owner=self._owner,
+            session=self._visit.head.session,
+            owner=self._visit.owner,
             quiet=message.method == "subscriptions/listen",
         )
 
     async def _forward(self, message: Message) -> None:
         answer = await self._upstream.send(self._outgoing(message))
+        session = self._visit.head.session
+        if session is not None and answer.status == GONE:
+            self._house.sessions.close(self._visit.name, session)
         try:
             await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
         finally:
@@ -146,12 +138,14 @@ class Exchange:
 
     async def _initialize(self, message: Message, task: str | None) -> None:
         sessions = self._house.sessions
-        sessions.require_room(self._owner)
+        sessions.require_room(self._visit.owner)
         answer = await self._upstream.send(self._outgoing(message))
         try:
             opened = dict(answer.headers).get(b"mcp-session-id")
             if opened is not None and answer.status < 400:  # noqa: PLR2004 - HTTP's classes
-                session = Session(self._name, opened.decode("latin-1"), self._owner, task)
+                session = Session(
+                    self._visit.name, opened.decode("latin-1"), self._visit.owner, task
+                )
                 sessions.open(session)
             await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
         finally:
@@ -166,23 +160,16 @@ class Exchange:
             await answer.close()
         if held is None:
             raise UpstreamError("the upstream ended its answer without a response")
-        held = await listing.filtered(
-            held,
-            house=self._house,
-            upstream=self._name,
-            message=message,
-            claim=self._claim,
-            subject=self._subject,
-        )
+        held = await listing.filtered(held, self._house, self._visit, message)
         await held.release(self._reply)
 
     async def _govern(self, message: Message) -> None:
         house, reply = self._house, self._reply
-        call = call_of(self._head, message, self._name, house.call_id())
+        call = call_of(self._visit.head, message, self._visit.name, house.call_id())
         self._require_params_agree(message, call.target, call.arguments)
-        claim = self._claim
-        if claim.task_token is None and self._subject.agent.gateway_templates:
-            claim = replace(claim, task_token=house.authority.tasks.current(self._owner))
+        claim = self._visit.claim
+        if claim.task_token is None and self._visit.subject.agent.gateway_templates:
+            claim = replace(claim, task_token=house.authority.tasks.current(self._visit.owner))
         try:
             flight = Flight(self._outgoing(message), self._upstream, reply, house.pending)
         except InputError as error:
@@ -211,7 +198,7 @@ class Exchange:
         schema = self._house.schemas.get(target)
         if schema is None or not message.modern or not isinstance(arguments, dict):
             return
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in self._head.headers}
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in self._visit.head.headers}
         wrong = validate_mcp_param_headers(schema, arguments, headers)
         if wrong is not None:
             raise ProtocolError(

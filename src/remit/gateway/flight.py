@@ -18,8 +18,9 @@ from remit.model.outcome import Outcome
 
 
 class Flight:
-    """Makes the exchange with the upstream; ``held`` is the final response, not told before the
-    outcome is durable.
+    """Makes the exchange with the upstream.
+
+    ``held`` is the final response, not told before the outcome is durable.
 
     Raises:
         InputError: the session has a call with this id in flight already.

@@ -14,6 +14,7 @@ import structlog
 
 from remit.gateway.doorway import (
     WELL_KNOWN,
+    Visit,
     certificate_of,
     challenge,
     claim_of,
@@ -24,7 +25,7 @@ from remit.gateway.doorway import (
     require_place,
     task_of,
 )
-from remit.gateway.exchange import Exchange, answer_failure
+from remit.gateway.exchange import GONE, Exchange, answer_failure
 from remit.gateway.forward import Client, HttpUpstream
 from remit.gateway.house import CloseTask, House, Perform
 from remit.gateway.options import GatewayOptions, UpstreamOptions
@@ -48,7 +49,6 @@ from remit.model.errors import (
     UnidentifiedError,
     UpstreamError,
 )
-from remit.model.subject import Claim, Subject
 
 if TYPE_CHECKING:
     from remit.spine import Authority
@@ -176,7 +176,7 @@ class Gateway:
             if upstream is None:
                 raise NotFoundError("there is no such upstream")
             self._sweep()
-            await self._serve(head, claim, subject, upstream, receive, reply)
+            await self._serve(Visit(head, claim, subject, upstream), receive, reply)
         except UnidentifiedError as error:
             if reply.started:
                 raise
@@ -185,30 +185,16 @@ class Gateway:
             body = rpc_error(None, error.status, str(error))
             await reply.whole(401, [*JSON, (b"www-authenticate", header)], body)
 
-    async def _serve(
-        self,
-        head: Head,
-        claim: Claim,
-        subject: Subject,
-        upstream: Upstream,
-        receive: Receive,
-        reply: Reply,
-    ) -> None:
+    async def _serve(self, visit: Visit, receive: Receive, reply: Reply) -> None:
+        head = visit.head
         if head.method == "POST":
             body = await self._body(head, receive)
             message = message_of(head, body, max_depth=self.house.options.max_depth)
             require_json(head)
-            exchange = Exchange(
-                house=self.house,
-                upstream=upstream,
-                head=head,
-                claim=claim,
-                subject=subject,
-                reply=reply,
-            )
+            exchange = Exchange(self.house, visit, reply)
             await _until_gone(receive, self._answered(exchange, message, reply), exchange)
         elif head.method in {"GET", "DELETE"} and not head.modern:
-            await _until_gone(receive, self._session(head, claim, subject, upstream, reply))
+            await _until_gone(receive, self._session(visit, reply))
         else:
             allow = b"POST" if head.modern else b"GET, POST, DELETE"
             await reply.whole(405, [(b"allow", allow)], b"")
@@ -224,29 +210,26 @@ class Gateway:
         except RemitError as error:
             await answer_failure(reply, message, error)
 
-    async def _session(
-        self, head: Head, claim: Claim, subject: Subject, upstream: Upstream, reply: Reply
-    ) -> None:
+    async def _session(self, visit: Visit, reply: Reply) -> None:
         """Serve the 2025 era's GET stream and DELETE."""
-        house, owner, session = self.house, str(subject.workload), head.session
-        name = upstream.options.name
-        task = await task_of(claim, subject, house.authority)
+        house, head, session = self.house, visit.head, visit.head.session
+        task = await task_of(visit.claim, visit.subject, house.authority)
         if session is not None:
-            house.sessions.require(name, session, owner, task)
-        answer = await upstream.send(
+            house.sessions.require(visit.name, session, visit.owner, task)
+        answer = await visit.upstream.send(
             Outgoing(
                 method=head.method,
                 headers=headers_up(head),
                 session=session,
-                owner=owner,
+                owner=visit.owner,
                 quiet=head.method == "GET",
             )
         )
         try:
-            if head.method == "DELETE" and session is not None and answer.status < 400:  # noqa: PLR2004
-                house.sessions.close(name, session)
-            limit = upstream.options.max_answer_bytes
-            await house.pending.pass_on(answer, reply, name, session or "", limit)
+            if session is not None and (head.method == "DELETE" or answer.status == GONE):
+                house.sessions.close(visit.name, session)
+            limit = visit.upstream.options.max_answer_bytes
+            await house.pending.pass_on(answer, reply, visit.name, session or "", limit)
         finally:
             await answer.close()
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from remit.gateway import own_tools
+from remit.gateway.doorway import Visit
 from remit.gateway.house import House
 from remit.gateway.relay import Held, peek
 from remit.gateway.wire import Message
@@ -31,9 +32,7 @@ _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
-async def filtered(
-    held: Held, *, house: House, upstream: str, message: Message, claim: Claim, subject: Subject
-) -> Held:
+async def filtered(held: Held, house: House, visit: Visit, message: Message) -> Held:
     """Return the listing with only what this caller could be allowed.
 
     Each kept definition is the upstream's own bytes. An answer that is no listing is left as it is.
@@ -44,6 +43,7 @@ async def filtered(
     """
     if not peek(held.data).result:
         return held
+    upstream, claim, subject = visit.name, visit.claim, visit.subject
     try:
         whole = _raw_object.decode(held.data)
         result = _raw_object.decode(whole["result"])

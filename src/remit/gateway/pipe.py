@@ -187,8 +187,10 @@ class Pipe:
             self.aside_there.set()
 
     def _lane_for(self, line: bytes) -> Lane | None:
-        """A line that names no request goes to the youngest in flight, or, where the pipe is
-        shared, nowhere unless there is only one: it must not reach another client.
+        """Return the request that a line is about.
+
+        One that names none goes to the youngest in flight, or, where the pipe is shared, nowhere
+        unless there is only one: it must not reach another client.
         """
         params = msgspec.json.decode(line).get("params")
         params = params if isinstance(params, dict) else {}

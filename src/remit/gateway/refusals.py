@@ -112,18 +112,21 @@ def explain(error: RemitError) -> str:
             f"Refused: `{decision.target}` is not allowed. {_why(decision)}"
             f"Nothing was done. Decision `{decision.id}`."
         )
-    if isinstance(error, MandateError):
-        return f"Refused: {error}. Nothing was done."
-    if isinstance(error, UpstreamError):
-        return f"Failed: {error}."
-    if isinstance(error, EvidenceError):
-        return (
-            f"Failed: {error}. Remit does not act, or report success, without a durable record; "
-            "try again later."
-        )
-    if isinstance(error, UnavailableError):
-        return f"Failed: {error}. Try again later."
+    for kind, form in _FORMS:
+        if isinstance(error, kind):
+            return form.format(error)
     return f"Refused: {error}."
+
+
+_FORMS: tuple[tuple[type[RemitError], str], ...] = (
+    (MandateError, "Refused: {}. Nothing was done."),
+    (UpstreamError, "Failed: {}."),
+    (
+        EvidenceError,
+        "Failed: {}. Remit neither acts nor reports success without a durable record; try later.",
+    ),
+    (UnavailableError, "Failed: {}. Try again later."),
+)
 
 
 def _why(decision: Decision) -> str:

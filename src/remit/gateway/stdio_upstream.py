@@ -80,17 +80,21 @@ class StdioUpstream:
             if request.session is not None:
                 status, words = (404, "session not found")
             return Whole(status, JSON, rpc_error(None, INVALID_REQUEST, words))
-        session: Headers = [(b"mcp-session-id", (request.session or "").encode("latin-1"))]
+        return await self._in_session(request, request.session or "", pipe)
+
+    async def _in_session(self, request: Outgoing, session: str, pipe: Pipe) -> Answer:
+        headers: Headers = [(b"mcp-session-id", session.encode("latin-1"))]
+        message = request.message
         if request.method == "DELETE":
-            del self._sessions[request.session or ""]
+            self._sessions.pop(session, None)
             self._stop(pipe)
-            return Whole(200, [*JSON, *session], b"")
+            return Whole(200, [*JSON, *headers], b"")
         if message is None:
-            return self._aside(request.session or "", pipe, session)
+            return self._aside(session, pipe, headers)
         if message.kind != "request":
             await pipe.tell(message.body)
-            return Whole(202, session, b"")
-        return await self._ask(pipe, message, session, request.quiet)
+            return Whole(202, headers, b"")
+        return await self._ask(pipe, message, headers, quiet=request.quiet)
 
     async def _stateless(self, request: Outgoing, message: Message) -> Answer:
         if message.kind == "response":
@@ -106,7 +110,7 @@ class StdioUpstream:
                 self._shared.pop(request.owner, None)
                 pipe = await self._start(request.owner, shared=True)
                 self._shared[request.owner] = pipe
-        return await self._ask(pipe, message, [], request.quiet)
+        return await self._ask(pipe, message, [], quiet=request.quiet)
 
     async def _initialize(self, request: Outgoing, message: Message) -> Answer:
         pipe = await self._start(request.owner, shared=False)
@@ -117,14 +121,14 @@ class StdioUpstream:
             async with asyncio.timeout(self.options.start_seconds):
                 line = await self._first_answer(pipe, message)
         except (TimeoutError, UpstreamError) as error:
-            del self._sessions[session]
+            self._sessions.pop(session, None)
             self._stop(pipe)
             if isinstance(error, TimeoutError):
                 seconds = self.options.start_seconds
                 raise self._troubled(f"did not start within {seconds:g} s") from error
             raise
         if not peek(line).result:
-            del self._sessions[session]
+            self._sessions.pop(session, None)
             self._stop(pipe)
             return Whole(200, JSON, line)
         return Whole(200, [*JSON, header], line)
@@ -140,7 +144,7 @@ class StdioUpstream:
                 return line
             pipe.aside.append(line)
 
-    async def _ask(self, pipe: Pipe, message: Message, headers: Headers, quiet: bool) -> Answer:  # noqa: FBT001
+    async def _ask(self, pipe: Pipe, message: Message, headers: Headers, *, quiet: bool) -> Answer:
         lane = await pipe.ask(message)
         endless = quiet or message.method in GOVERNED
         seconds = None if endless else self.options.answer_seconds

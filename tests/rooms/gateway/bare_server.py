@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 _lock = threading.Lock()
@@ -85,8 +86,7 @@ def main() -> None:
             call(message)
         elif method == "notifications/cancelled":
             _, path = _waiting.pop(message["params"]["requestId"])
-            with open(path, "w") as out:
-                out.write("cancelled")
+            Path(path).write_text("cancelled")
         elif method is None:
             _, asked = _waiting.pop(message["id"])
             text({"id": asked}, json.dumps(message["result"]))

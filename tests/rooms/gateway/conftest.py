@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -228,9 +228,16 @@ class FakeAuthority:
         )
 
 
+async def until(holds: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait for something to become true that nothing can be awaited for."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
-    def capture_signals(self):
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 
@@ -248,12 +255,11 @@ async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
+    await until(lambda: server.started)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         await serving
         listener.close()
 
@@ -354,6 +360,11 @@ def stand():
 @pytest.fixture
 def serve():
     return served
+
+
+@pytest.fixture(name="until")
+def waiting():
+    return until
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from typing import Any
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -21,7 +20,7 @@ async def echo(text: str) -> str:
 @server.tool()
 async def about() -> dict[str, Any]:
     """Tell about the process."""
-    return {"pid": os.getpid(), "env": dict(os.environ), "cwd": os.getcwd()}
+    return {"pid": os.getpid(), "env": dict(os.environ)}
 
 
 @server.tool()
@@ -31,24 +30,6 @@ async def steps(ctx: Context, count: int, pause: float = 0.0) -> str:
         await ctx.report_progress(step + 1, count)
         await asyncio.sleep(pause)
     return "done"
-
-
-@server.tool()
-async def wait_for(path: str) -> str:
-    """Wait until cancelled, and then say so in a file."""
-    try:
-        await asyncio.sleep(60)
-    finally:
-        with open(path, "w") as out:
-            out.write("cancelled")
-    return "slept"
-
-
-@server.tool()
-async def die() -> str:
-    """End at once."""
-    print("dying on purpose", file=sys.stderr, flush=True)
-    os._exit(3)
 
 
 @server.tool()

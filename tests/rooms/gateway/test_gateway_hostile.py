@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-
-import pytest
+from collections.abc import AsyncIterator
+from typing import Any
 
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 
@@ -70,7 +70,9 @@ REFUSED = {
 }
 
 
-async def test_an_ambiguous_body_is_refused_before_the_upstream_hears_anything(plain, recorder):
+async def test_an_ambiguous_body_is_refused_before_the_upstream_hears_anything(
+    plain: Any, recorder: Any
+):
     told = {}
     for case, (body, _) in REFUSED.items():
         got = await plain.post(body)
@@ -80,7 +82,9 @@ async def test_an_ambiguous_body_is_refused_before_the_upstream_hears_anything(p
     assert plain.authority.calls == []
 
 
-async def test_an_oversized_body_is_refused_by_its_declared_and_by_its_real_length(stand, serve):
+async def test_an_oversized_body_is_refused_by_its_declared_and_by_its_real_length(
+    stand: Any, serve: Any
+):
     async with stand(
         UpstreamOptions(name="up", url="http://127.0.0.1:1/mcp"),
         options=GatewayOptions(max_body_bytes=1000),
@@ -88,7 +92,7 @@ async def test_an_oversized_body_is_refused_by_its_declared_and_by_its_real_leng
         got = await made.post(CALL % json.dumps({"a": "x" * 1000}))
         assert got.status == 413
 
-        async def pieces():
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(20):
                 yield b"x" * 100
 
@@ -110,7 +114,7 @@ MISMATCHES = {
 }
 
 
-async def test_headers_that_disagree_with_the_body_are_refused(plain, recorder):
+async def test_headers_that_disagree_with_the_body_are_refused(plain: Any, recorder: Any):
     told = {}
     for case, headers in MISMATCHES.items():
         got = await plain.post(modern(), **(MODERN | headers))
@@ -119,14 +123,14 @@ async def test_headers_that_disagree_with_the_body_are_refused(plain, recorder):
     assert recorder.heard == []
 
 
-async def test_a_name_in_base64_that_agrees_is_forwarded_as_it_came(plain, recorder):
+async def test_a_name_in_base64_that_agrees_is_forwarded_as_it_came(plain: Any, recorder: Any):
     name = f"=?base64?{base64.b64encode(b'echo').decode()}?="
     got = await plain.post(modern(), **(MODERN | {"mcp-name": name}))
     assert got.status == 200
     assert ("mcp-name", name) in recorder.heard[0]["headers"]
 
 
-async def test_a_deciding_header_given_twice_is_refused(plain, recorder):
+async def test_a_deciding_header_given_twice_is_refused(plain: Any, recorder: Any):
     for name in ("mcp-name", "mcp-method", "authorization", "remit-task"):
         headers = [
             ("authorization", "Bearer token-a"),
@@ -140,7 +144,9 @@ async def test_a_deciding_header_given_twice_is_refused(plain, recorder):
     assert recorder.heard == []
 
 
-async def test_a_version_that_nobody_knows_is_refused_with_those_that_are(plain, recorder):
+async def test_a_version_that_nobody_knows_is_refused_with_those_that_are(
+    plain: Any, recorder: Any
+):
     meta = META | {"io.modelcontextprotocol/protocolVersion": "2099-01-01"}
     got = await plain.post(modern(_meta=meta), **(MODERN | {"mcp-protocol-version": "2099-01-01"}))
     error = json.loads(got.body)["error"]
@@ -150,7 +156,7 @@ async def test_a_version_that_nobody_knows_is_refused_with_those_that_are(plain,
 
 
 async def test_a_declared_parameter_header_that_disagrees_with_the_argument_is_refused(
-    plain, recorder
+    plain: Any, recorder: Any
 ):
     plain.gateway.house.schemas["up/echo"] = {
         "type": "object",
@@ -163,7 +169,7 @@ async def test_a_declared_parameter_header_that_disagrees_with_the_argument_is_r
     assert ("mcp-param-x", "1") in recorder.heard[0]["headers"]
 
 
-async def test_an_unknown_method_is_denied_in_the_shape_of_its_era(plain, recorder):
+async def test_an_unknown_method_is_denied_in_the_shape_of_its_era(plain: Any, recorder: Any):
     got = await plain.post('{"jsonrpc":"2.0","id":7,"method":"tools/destroy"}')
     assert got.status == 200
     assert json.loads(got.body)["error"]["code"] == -32601
@@ -176,7 +182,9 @@ async def test_an_unknown_method_is_denied_in_the_shape_of_its_era(plain, record
     assert recorder.heard == []
 
 
-async def test_nobody_gets_in_without_an_identity_and_is_told_where_to_get_one(plain, recorder):
+async def test_nobody_gets_in_without_an_identity_and_is_told_where_to_get_one(
+    plain: Any, recorder: Any
+):
     got = await plain.post(CALL % "{}", authorization="")
     assert got.status == 401
     where = got.headers["www-authenticate"].split('resource_metadata="')[1].rstrip('"')
@@ -189,7 +197,7 @@ async def test_nobody_gets_in_without_an_identity_and_is_told_where_to_get_one(p
     assert recorder.heard == []
 
 
-async def test_an_identity_that_does_not_hold_is_refused_with_a_record(plain, recorder):
+async def test_an_identity_that_does_not_hold_is_refused_with_a_record(plain: Any, recorder: Any):
     got = await plain.post(CALL % "{}", authorization="Bearer forged")
     assert got.status == 401
     assert 'error="invalid_token"' in got.headers["www-authenticate"]
@@ -199,7 +207,9 @@ async def test_an_identity_that_does_not_hold_is_refused_with_a_record(plain, re
     assert recorder.heard == []
 
 
-async def test_a_task_of_another_workload_opens_no_session_and_leaves_a_record(plain, recorder):
+async def test_a_task_of_another_workload_opens_no_session_and_leaves_a_record(
+    plain: Any, recorder: Any
+):
     body = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}'
     got = await plain.post(body, remit_task="b:task_9")
     assert json.loads(got.body)["error"]["code"] == 403
@@ -207,24 +217,24 @@ async def test_a_task_of_another_workload_opens_no_session_and_leaves_a_record(p
     assert recorder.heard == []
 
 
-async def test_a_host_that_is_not_ours_is_refused(plain, recorder):
+async def test_a_host_that_is_not_ours_is_refused(plain: Any, recorder: Any):
     for host in ("evil.example", "127.0.0.1.evil.example:80", "localhost:80x", "localhost:"):
         assert (await plain.post(CALL % "{}", host=host)).status == 403, host
     assert recorder.heard == []
 
 
-async def test_a_web_page_elsewhere_is_refused(plain, recorder):
+async def test_a_web_page_elsewhere_is_refused(plain: Any, recorder: Any):
     for origin in ("http://evil.example", "null", "https://localhost.evil:1"):
         assert (await plain.post(CALL % "{}", origin=origin)).status == 403, origin
     assert recorder.heard == []
 
 
-async def test_a_body_of_another_media_type_is_refused(plain, recorder):
+async def test_a_body_of_another_media_type_is_refused(plain: Any, recorder: Any):
     assert (await plain.post(CALL % "{}", content_type="text/plain")).status == 415
     assert recorder.heard == []
 
 
-async def test_no_credential_of_the_client_reaches_the_upstream(plain, recorder):
+async def test_no_credential_of_the_client_reaches_the_upstream(plain: Any, recorder: Any):
     await plain.post(
         CALL % "{}",
         cookie="a=b",
@@ -244,7 +254,9 @@ async def test_no_credential_of_the_client_reaches_the_upstream(plain, recorder)
     assert sent["x-keep-me"] == "2"
 
 
-async def test_the_bytes_that_were_evaluated_are_the_bytes_that_are_forwarded(plain, recorder):
+async def test_the_bytes_that_were_evaluated_are_the_bytes_that_are_forwarded(
+    plain: Any, recorder: Any
+):
     body = (
         b'{ "id" : 1,\t"jsonrpc":"2.0", "params":{"arguments":{"\\u00e9":1.50,"z":[ ]},'
         b'"name":"echo"},\n"method":"tools/call"}'
@@ -254,6 +266,6 @@ async def test_the_bytes_that_were_evaluated_are_the_bytes_that_are_forwarded(pl
     assert plain.authority.calls[0].arguments == {"é": 1.5, "z": []}
 
 
-async def test_an_unknown_upstream_is_not_found(plain):
+async def test_an_unknown_upstream_is_not_found(plain: Any):
     assert (await plain.post(CALL % "{}", upstream="other")).status == 404
     assert (await plain.post(CALL % "{}", upstream="other", authorization="")).status == 401

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -26,7 +27,7 @@ INITIALIZE = (
 )
 
 
-def options(**changes) -> UpstreamOptions:
+def options(**changes: Any) -> UpstreamOptions:
     given = {
         "name": "up",
         "command": (sys.executable, "-S", "-E", str(BARE)),
@@ -36,7 +37,7 @@ def options(**changes) -> UpstreamOptions:
 
 
 @contextlib.asynccontextmanager
-async def connected(made, mode: str, token: str = "token-a", task: str = "a:task_1"):
+async def connected(made: Any, mode: str, token: str = "token-a", task: str = "a:task_1"):
     headers = {"authorization": f"Bearer {token}", "remit-task": task}
     async with httpx2.AsyncClient(headers=headers) as http:
         transport = streamable_http_client(f"{made.url}/mcp/up", http_client=http)
@@ -45,7 +46,7 @@ async def connected(made, mode: str, token: str = "token-a", task: str = "a:task
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_process_serves_a_client_of_either_era(stand, mode, monkeypatch):
+async def test_a_process_serves_a_client_of_either_era(stand: Any, mode: Any, monkeypatch: Any):
     monkeypatch.setenv("SECRET_OF_REMIT", "x")
     sdk = options(command=(sys.executable, str(SDK)))
     async with stand(sdk) as made, connected(made, mode) as client:
@@ -70,11 +71,11 @@ async def test_a_process_serves_a_client_of_either_era(stand, mode, monkeypatch)
         assert all(e == (Ending.SUCCEEDED, None) for e in endings[:-1])
 
 
-async def _note(steps, what):
+async def _note(steps: list[Any], what: Any) -> None:
     steps.append(what)
 
 
-async def test_each_session_has_a_process_and_each_workload_one_for_stateless_requests(stand):
+async def test_each_session_has_a_process_and_each_workload_one_for_stateless_requests(stand: Any):
     async with stand(options()) as made:
         pids = []
         for mode in ERAS:
@@ -88,7 +89,7 @@ async def test_each_session_has_a_process_and_each_workload_one_for_stateless_re
         assert pid not in pids[1]
 
 
-async def test_two_clients_that_choose_the_same_ids_get_their_own_answers(stand):
+async def test_two_clients_that_choose_the_same_ids_get_their_own_answers(stand: Any):
     async with (
         stand(options()) as made,
         connected(made, ERAS[1]) as one,
@@ -109,7 +110,7 @@ async def test_two_clients_that_choose_the_same_ids_get_their_own_answers(stand)
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_process_that_dies_fails_its_call_and_is_started_again(stand, mode):
+async def test_a_process_that_dies_fails_its_call_and_is_started_again(stand: Any, mode: Any):
     async with stand(options()) as made:
         with contextlib.suppress(MCPError):
             async with connected(made, mode) as client:
@@ -124,7 +125,9 @@ async def test_a_process_that_dies_fails_its_call_and_is_started_again(stand, mo
             assert made.gateway.health()["up"] is None
 
 
-async def test_a_command_that_cannot_start_is_a_clear_error_and_is_not_started_in_a_loop(stand):
+async def test_a_command_that_cannot_start_is_a_clear_error_and_is_not_started_in_a_loop(
+    stand: Any,
+):
     async with stand(options(command=("/no/such/command",))) as made:
         for expected in ("cannot be started", "keeps ending"):
             got = await made.post(INITIALIZE)
@@ -132,13 +135,13 @@ async def test_a_command_that_cannot_start_is_a_clear_error_and_is_not_started_i
         assert "cannot be started" in made.gateway.health()["up"]
 
 
-async def test_a_command_that_speaks_no_mcp_is_a_clear_error(stand):
+async def test_a_command_that_speaks_no_mcp_is_a_clear_error(stand: Any):
     async with stand(options(command=("/bin/echo", "hello"))) as made:
         got = await made.post(INITIALIZE)
         assert "ended" in json.loads(got.body)["error"]["message"]
 
 
-async def test_a_command_that_says_nothing_is_given_up_in_time(stand):
+async def test_a_command_that_says_nothing_is_given_up_in_time(stand: Any):
     async with stand(options(command=("/bin/cat",), start_seconds=0.2, stop_seconds=0.2)) as made:
         silent = options(command=("/bin/sleep", "60"), start_seconds=0.2, stop_seconds=0.1)
         async with stand(silent) as other:
@@ -149,17 +152,17 @@ async def test_a_command_that_says_nothing_is_given_up_in_time(stand):
         assert "did not start within" in json.loads(got.body)["error"]["message"]
 
 
-async def test_a_line_that_is_too_long_ends_the_process_and_fails_the_call(stand):
-    async with stand(options(max_answer_bytes=100_000)) as made:
-        async with connected(made, ERAS[1]) as client:
-            await client.call_tool("echo", {"text": "a"})
-            got = await client.call_tool("spam", {"size": 300_000})
-            assert got.is_error
-            assert "ended" in got.content[0].text
-            assert (await client.call_tool("echo", {"text": "b"})).content[0].text == "b"
+async def test_a_line_that_is_too_long_ends_the_process_and_fails_the_call(stand: Any):
+    few = options(max_answer_bytes=100_000)
+    async with stand(few) as made, connected(made, ERAS[1]) as client:
+        await client.call_tool("echo", {"text": "a"})
+        got = await client.call_tool("spam", {"size": 300_000})
+        assert got.is_error
+        assert "ended" in got.content[0].text
+        assert (await client.call_tool("echo", {"text": "b"})).content[0].text == "b"
 
 
-async def test_a_question_of_the_process_reaches_the_client_and_its_answer_the_process(stand):
+async def test_a_question_of_the_process_reaches_the_client_and_its_answer_the_process(stand: Any):
     async with stand(options()) as made:
         session = (await made.post(INITIALIZE)).headers["mcp-session-id"]
         headers = {
@@ -178,23 +181,21 @@ async def test_a_question_of_the_process_reaches_the_client_and_its_answer_the_p
             assert b"accept" in await answer.content.readuntil(b"\r\n\r\n")
 
 
-async def test_a_client_that_goes_away_cancels_the_call_in_the_process(stand, tmp_path):
-    async with stand(options()) as made:
-        out = tmp_path / "out"
-        async with connected(made, ERAS[1]) as client:
-            await client.call_tool("echo", {"text": "warm"})
-            call = asyncio.create_task(client.call_tool("wait_for", {"path": str(out)}))
-            while len(made.authority.calls) < 2:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
-            call.cancel()
-            async with asyncio.timeout(5):
-                while not out.exists() or not out.read_text():
-                    await asyncio.sleep(0.01)
+async def test_a_client_that_goes_away_cancels_the_call_in_the_process(
+    stand: Any, tmp_path: Path, until: Any
+):
+    out = tmp_path / "out"
+    async with stand(options()) as made, connected(made, ERAS[1]) as client:
+        await client.call_tool("echo", {"text": "warm"})
+        pipe = next(iter(made.gateway.upstreams["up"]._shared.values()))
+        call = asyncio.create_task(client.call_tool("wait_for", {"path": str(out)}))
+        await until(lambda: not pipe.idle)
+        call.cancel()
+        await until(lambda: out.exists() and out.read_text() == "cancelled")
         assert made.authority.cut_short == 1
 
 
-async def test_closing_the_gateway_leaves_no_process_behind(stand):
+async def test_closing_the_gateway_leaves_no_process_behind(stand: Any):
     async with stand(options(stop_seconds=1)) as made:
         async with connected(made, ERAS[1]) as client:
             pid = (await client.call_tool("about", {})).structured_content["pid"]
@@ -203,7 +204,7 @@ async def test_closing_the_gateway_leaves_no_process_behind(stand):
         os.kill(pid, 0)
 
 
-async def test_a_session_of_another_workload_or_task_is_not_found(stand):
+async def test_a_session_of_another_workload_or_task_is_not_found(stand: Any):
     call = '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"text":"x"}}}'
     async with stand(options()) as made:
         opened = await made.post(INITIALIZE)
