@@ -259,8 +259,16 @@ async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
-        await serving
+        # Its own shutdown takes two naps; a test has nobody to be polite to.
+        for each in server.servers:
+            each.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.close()
+        serving.cancel()
+        running = [serving, *server.server_state.tasks]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         listener.close()
 
 
