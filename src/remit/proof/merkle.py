@@ -195,9 +195,8 @@ def verify_consistency(
         if old_root != new_root:
             raise ProofError(f"there are two roots for size {old}")
         return
-    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
-    if not path:
-        raise ProofError("the consistency proof is empty")
+    whole = old & (old - 1) == 0  # the old tree is one complete subtree: its root is not repeated
+    path = [old_root, *proof] if whole else list(proof) or [b""]
     position, last = old - 1, new - 1
     while position & 1:
         position, last = position >> 1, last >> 1
