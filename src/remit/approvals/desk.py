@@ -1,21 +1,49 @@
-"""The approval desk: one person's yes to one exact call, once."""
+"""The approval desk: one person's yes to one exact call, once.
+
+An approval is bound to the digest of the call, its task, its requester and the bundle that asked,
+expires, and is used by one call only. It is not a permit: with it, the call is decided again.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from remit.approvals.ports import ApprovalStore, Clock
+from remit.approvals.preview import preview
 from remit.model.approval import Approval, ApprovalState
 from remit.model.call import Call
 from remit.model.decision import Decision
-from remit.model.record import Recorder
+from remit.model.errors import ConflictError, NotFoundError, RemitError
+from remit.model.ids import new_id
+from remit.model.record import Context, Recorder
 from remit.model.subject import Person, Subject
 from remit.model.task import Task
 
+ADMIN = "admin"
+"""The role of the authority's owner, who holds every other."""
+
+_LIVE = {ApprovalState.PENDING, ApprovalState.APPROVED}
+_MAX_COMMENT = 2000
+_PAGE = 500
+_ID_BYTES = 10
+
+
+class NotEligibleError(RemitError):
+    """This person may not decide this approval."""
+
+    status = 403
+    code = "not_eligible"
+
 
 class ApprovalDesk:
-    """Asks, grants, denies, uses up and expires approvals."""
+    """Asks, grants, denies, uses up and expires approvals.
+
+    Live approvals are kept in memory and changed without an await in between; what is decided is
+    staged in the same breath.
+    """
 
     def __init__(
         self,
@@ -27,44 +55,176 @@ class ApprovalDesk:
         expires_seconds: int = 900,
         self_approval: bool = False,
         max_pending_per_task: int = 20,
-    ) -> None: ...
+    ) -> None:
+        self._store = store
+        self._recorder = recorder
+        self._clock = clock
+        self._randomness = randomness
+        self._expires = timedelta(seconds=expires_seconds)
+        self._self_approval = self_approval
+        self._max_pending = max_pending_per_task
+        self._live: dict[str, Approval] = {}
 
     async def load(self) -> None:
         """Take up the pending and approved ones of the store, after a start."""
-        raise NotImplementedError
+        for state in _LIVE:
+            after = None
+            while True:
+                page = await self._store.list(state=state, limit=_PAGE, after=after)
+                self._live |= {approval.id: approval for approval in page}
+                if len(page) < _PAGE:
+                    break
+                after = page[-1].id
 
     async def ask(
         self, *, decision: Decision, call: Call, task: Task, subject: Subject
     ) -> Approval:
-        """Ask for a yes to this exact call; while one is pending, return that one."""
-        raise NotImplementedError
+        """Ask for a yes to this exact call; while one is pending, return that one.
+
+        Raises:
+            ConflictError: the task has as many pending approvals as it may have.
+        """
+        self.expire_due()
+        pending = [
+            approval
+            for approval in self._live.values()
+            if approval.task == task.id and approval.state is ApprovalState.PENDING
+        ]
+        for approval in pending:
+            if (
+                approval.call_digest == call.digest
+                and approval.bundle_digest == decision.bundle_digest
+                and approval.requester == str(subject.workload)
+            ):
+                return approval
+        if len(pending) >= self._max_pending:
+            raise ConflictError(
+                f"the task waits for {len(pending)} approvals already: wait until one is decided"
+            )
+        now = self._clock()
+        approval = Approval(
+            id=new_id("apr", now, self._randomness(_ID_BYTES)),
+            task=task.id,
+            call_digest=call.digest,
+            bundle_digest=decision.bundle_digest,
+            role=decision.approval_role or ADMIN,
+            requester=str(subject.workload),
+            on_behalf_of=task.mandate.on_behalf_of,
+            target=call.target,
+            action=call.action,
+            sentence=decision.sentence(),
+            preview=preview(call),
+            asked_at=now,
+            expires_at=min(now + self._expires, task.mandate.expires_at),
+        )
+        return self._moved(approval)
 
     def granted(self, *, task_id: str, call: Call, bundle_digest: str) -> Approval | None:
         """Return a usable yes to this exact call, if there is one."""
-        raise NotImplementedError
+        now = self._clock()
+        for approval in self._live.values():
+            if (
+                approval.state is ApprovalState.APPROVED
+                and approval.task == task_id
+                and approval.call_digest == call.digest
+                and approval.bundle_digest == bundle_digest
+                and approval.expires_at > now
+            ):
+                return approval
+        return None
 
     def consume(self, approval_id: str) -> Approval:
-        """Use an approval up; only one caller ever succeeds."""
-        raise NotImplementedError
+        """Use an approval up; only one caller ever succeeds.
+
+        Raises:
+            ConflictError: it is not approved, used already, or expired.
+        """
+        approval = self._live.get(approval_id)
+        if approval is None or approval.state is not ApprovalState.APPROVED:
+            raise ConflictError(f"approval `{approval_id}` cannot be used (any more)")
+        if approval.expires_at <= self._clock():
+            raise ConflictError(f"approval `{approval_id}` has expired")
+        return self._moved(replace(approval, state=ApprovalState.USED))
 
     async def approve(self, approval_id: str, person: Person, comment: str = "") -> Approval:
-        """Say yes."""
-        raise NotImplementedError
+        """Say yes.
+
+        Raises:
+            NotFoundError: there is no such approval.
+            ConflictError: it is decided or expired.
+            NotEligibleError: the person does not hold the role, or is the one it is for.
+        """
+        return await self._decide(approval_id, person, ApprovalState.APPROVED, comment)
 
     async def deny(self, approval_id: str, person: Person, comment: str = "") -> Approval:
-        """Say no."""
-        raise NotImplementedError
+        """Say no.
+
+        Raises:
+            NotFoundError: there is no such approval.
+            ConflictError: it is decided or expired.
+            NotEligibleError: the person does not hold the role.
+        """
+        return await self._decide(approval_id, person, ApprovalState.DENIED, comment)
 
     def expire_due(self) -> Sequence[Approval]:
         """Expire what is past its time; staged, durable at the next barrier."""
-        raise NotImplementedError
+        now = self._clock()
+        due = [approval for approval in self._live.values() if approval.expires_at <= now]
+        return [self._moved(replace(each, state=ApprovalState.EXPIRED)) for each in due]
 
     async def get(self, approval_id: str) -> Approval:
-        """Return one approval."""
-        raise NotImplementedError
+        """Return one approval.
+
+        Raises:
+            NotFoundError: there is no such approval.
+        """
+        found = self._live.get(approval_id) or await self._store.get(approval_id)
+        if found is None:
+            raise NotFoundError(f"there is no approval `{approval_id[:64]}`")
+        return found
 
     async def list(
         self, *, state: ApprovalState | None = None, limit: int = 50, after: str | None = None
     ) -> Sequence[Approval]:
         """Return approvals, newest first."""
-        raise NotImplementedError
+        self.expire_due()
+        return await self._store.list(state=state, limit=limit, after=after)
+
+    async def _decide(
+        self, approval_id: str, person: Person, state: ApprovalState, comment: str
+    ) -> Approval:
+        self.expire_due()
+        approval = await self.get(approval_id)
+        # No await between here and the change: two people deciding at once cannot both succeed.
+        approval = self._live.get(approval_id, approval)
+        if approval.state is not ApprovalState.PENDING:
+            raise ConflictError(f"approval `{approval_id}` is {approval.state.value} already")
+        if approval.role not in person.roles and ADMIN not in person.roles:
+            raise NotEligibleError(f"`{person.id}` does not hold the role `{approval.role}`")
+        own = person.id == approval.on_behalf_of
+        if state is ApprovalState.APPROVED and own and not self._self_approval:
+            raise NotEligibleError(
+                f"the task is on behalf of `{person.id}`: somebody else has to approve its calls"
+            )
+        decided = self._moved(
+            replace(
+                approval,
+                state=state,
+                decided_by=person.id,
+                decided_at=self._clock(),
+                comment=comment[:_MAX_COMMENT] or None,
+            )
+        )
+        await self._recorder.barrier()
+        return decided
+
+    def _moved(self, approval: Approval) -> Approval:
+        if approval.state in _LIVE:
+            self._live[approval.id] = approval
+        else:
+            self._live.pop(approval.id, None)
+        self._store.put(approval)
+        self._recorder.stage(approval.record(), Context(task=approval.task))
+        return approval
+
+

@@ -34,21 +34,6 @@ _KEYS = (
 )
 
 
-MAX_PROMPT_BYTES = 1024 * 1024
-_KEYS = (
-    "template",
-    "purpose",
-    "on_behalf_of",
-    "prompt",
-    "capability",
-    "environments",
-    "data_ceiling",
-    "egress",
-    "budget",
-    "expires_seconds",
-)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
     """What is asked for. None means: all that the template allows.
@@ -126,17 +111,3 @@ def _fits(prompt: str) -> bool:
     except UnicodeEncodeError:
         return False
 
-
-def _prompt(keys: Keys) -> str | None:
-    value = keys.data.get("prompt")
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        keys.fail("prompt", "is not a text")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        keys.fail("prompt", "is not Unicode text")
-    if size > MAX_PROMPT_BYTES:
-        keys.fail("prompt", f"holds more than {MAX_PROMPT_BYTES} bytes")
-    return value

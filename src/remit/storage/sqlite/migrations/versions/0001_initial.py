@@ -21,6 +21,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("spiffe_id"),
     )
     op.create_table(
+        "approvals",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("task", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_approvals_state"), "approvals", ["state"], unique=False)
+    op.create_index(op.f("ix_approvals_task"), "approvals", ["task"], unique=False)
+    op.create_table(
         "catalogue",
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
@@ -66,6 +76,16 @@ def upgrade() -> None:
     )
     op.create_index("record_id", "record", ["id"], unique=True)
     op.create_index("record_task", "record", ["task"], unique=False)
+    op.create_table(
+        "tasks",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("agent", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_tasks_agent"), "tasks", ["agent"], unique=False)
+    op.create_index(op.f("ix_tasks_state"), "tasks", ["state"], unique=False)
     op.create_table(
         "vault_key",
         sa.Column("id", sa.Text(), nullable=False),
