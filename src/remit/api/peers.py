@@ -54,7 +54,7 @@ class PeerHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Put the peer into the scope of the request that begins."""
         super().on_message_begin()
-        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})  # type: ignore[typeddict-item,assignment]  # the key is ASGI's, uvicorn's type lacks it
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
         extensions[EXTENSION] = self._peer
 
 

@@ -64,7 +64,14 @@ def run_agent(
     child = os.fork()
     if child == 0:
         os.close(go_write)
-        _child(program, command, {**os.environ, **environment}, go_read, parent, old_mask)
+        _child(
+            program,
+            command,
+            {**os.environ, **environment},
+            go=go_read,
+            parent=parent,
+            mask=old_mask,
+        )
     os.close(go_read)
     try:
         # Another process of this uid cannot trace or read us, and so not speak in our place.
@@ -108,6 +115,7 @@ def _child(
     program: str,
     command: Sequence[str],
     environment: Mapping[str, str],
+    *,
     go: int,
     parent: int,
     mask: set[signal.Signals] | set[int],
