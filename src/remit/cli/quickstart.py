@@ -140,7 +140,7 @@ async def _run(
         table.add_row(
             Text("  " + ("allowed" if call["effect"] == "permit" else "refused"), style=style),
             call["tool"],
-            Text(call["reason"] or "", style="dim"),
+            Text(_short(call["reason"] or ""), style="dim"),
         )
 
 
@@ -205,6 +205,11 @@ async def _until_interrupted() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
+
+
+def _short(reason: str) -> str:
+    """Return why, without what was refused (it stands beside) and what would allow it."""
+    return reason.partition(" is not allowed. ")[2].partition(" To make it allowed")[0] or reason
 
 
 def _say(quiet: bool, what: Any) -> None:  # noqa: FBT001 - read as a word at every call
