@@ -23,7 +23,7 @@ _LEAF = select(
 ).order_by(RECORD.c.idx)
 
 
-def _leaf(row: Row[Any]) -> StoredLeaf:
+def _leaf(row: Row[*tuple[Any, ...]]) -> StoredLeaf:
     """Return a row of the log; SQLite lets any type into any column."""
     if not isinstance(row.data, bytes):
         raise ProofError(f"record {row.idx} in the database is not bytes")

@@ -46,6 +46,8 @@ MAX_QUEUED = 65_536
 """Writes that may wait; about 100 MB at the usual size of a record with its payloads."""
 LINGER_SECONDS = 0.1
 """How long a write that nobody waits for may stay in memory."""
+MAX_KNOWN_KEYS = 100_000
+"""Names of durable vault keys that are remembered, so as not to insert a key twice."""
 
 _log = structlog.get_logger()
 
@@ -87,6 +89,7 @@ class Journal:
         self._writer: Engine = open_writer(path)
         self._connection: Connection | None = None
         self._next_index: int | None = None
+        self._keys: set[str] = set()
         self._reader: Engine = open_reader(path)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="remit-read")
         self._thread = threading.Thread(target=self._run, name="remit-journal", daemon=True)
@@ -287,6 +290,7 @@ class Journal:
         try:
             connection, driver = self._connect()
             rows = [item for item in group if isinstance(item, LeafRow)]
+            fresh: set[str] = set()
             with connection.begin():
                 for item in group:
                     if not isinstance(item, LeafRow):
@@ -294,7 +298,7 @@ class Journal:
                 if rows:
                     if self._next_index is None:
                         self._next_index = leaves.next_index(driver)
-                    leaves.insert(driver, self._next_index, rows)
+                    fresh = leaves.insert(driver, self._next_index, rows, self._keys)
         except Exception as error:  # noqa: BLE001 - whatever a write raises, its group is lost
             # A commit that failed may still be found on disk after a crash. Nobody was promised
             # it, and recovery treats what it finds as it treats any record without an outcome.
@@ -304,6 +308,9 @@ class Journal:
             return f"a group of writes was lost: {_cause(error)}"
         if self._next_index is not None:
             self._next_index += len(rows)
+        if len(self._keys) > MAX_KNOWN_KEYS:
+            self._keys.clear()
+        self._keys |= fresh
         return None
 
     def _finish(self, upto: int, trouble: str | None) -> None:

@@ -7,7 +7,7 @@ that is lost leaves no gap.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from sqlalchemy import Column, Index, Integer, LargeBinary, Table, Text
 
@@ -51,9 +51,9 @@ VAULT_KEY = Table(
 
 _INSERT_RECORD = "INSERT INTO record (idx, id, kind, task, call, decision, data) VALUES "
 _INSERT_PAYLOAD = "INSERT INTO payload (record, name, key, sealed) VALUES "
-_INSERT_KEY = "INSERT INTO vault_key (id, owner, wrapped) VALUES (?,?,?) ON CONFLICT DO NOTHING"
-_RECORD_COLUMNS, _PAYLOAD_COLUMNS = 7, 4
-_CHUNKS = (128, 32, 8, 1)
+_INSERT_KEY = "INSERT OR IGNORE INTO vault_key (id, owner, wrapped) VALUES "
+_RECORD_COLUMNS, _PAYLOAD_COLUMNS, _KEY_COLUMNS = 7, 4, 3
+_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows a statement: each is one step outside the interpreter lock, and few shapes stay prepared."""
 
 
@@ -63,8 +63,20 @@ def next_index(driver: sqlite3.Connection) -> int:
     return 0 if row[0] is None else int(row[0]) + 1
 
 
-def insert(driver: sqlite3.Connection, first: int, leaves: Sequence[LeafRow]) -> None:
-    """Insert ``leaves`` at ``first`` and the indices after it, with their payloads."""
+def insert(
+    driver: sqlite3.Connection, first: int, leaves: Sequence[LeafRow], known: Container[str]
+) -> set[str]:
+    """Insert ``leaves`` at ``first`` and the indices after it, with their payloads and keys.
+
+    Args:
+        driver: the connection, inside a transaction.
+        first: the index of the first of them.
+        leaves: the records.
+        known: names of keys that are durable already.
+
+    Returns:
+        The names of the keys that were inserted.
+    """
     records: list[object] = []
     payloads: list[object] = []
     keys: dict[str, tuple[str, str, bytes]] = {}
@@ -72,14 +84,17 @@ def insert(driver: sqlite3.Connection, first: int, leaves: Sequence[LeafRow]) ->
         records += (index, leaf.id, leaf.kind, leaf.task, leaf.call, leaf.decision, leaf.data)
         for payload in leaf.payloads:
             payloads += (index, payload.name, payload.key, payload.sealed)
-            if payload.wrapped is not None:
+            if payload.wrapped is not None and payload.key not in known:
                 keys[payload.key] = (payload.key, payload.owner, payload.wrapped)
-    for sql, values in _statements(_INSERT_RECORD, _RECORD_COLUMNS, records):
-        driver.execute(sql, values)
-    for sql, values in _statements(_INSERT_PAYLOAD, _PAYLOAD_COLUMNS, payloads):
-        driver.execute(sql, values)
-    for key in keys.values():
-        driver.execute(_INSERT_KEY, key)
+    named: list[object] = [value for key in keys.values() for value in key]
+    for head, columns, values in (
+        (_INSERT_RECORD, _RECORD_COLUMNS, records),
+        (_INSERT_PAYLOAD, _PAYLOAD_COLUMNS, payloads),
+        (_INSERT_KEY, _KEY_COLUMNS, named),
+    ):
+        for sql, chunk in _statements(head, columns, values):
+            driver.execute(sql, chunk)
+    return set(keys)
 
 
 def _statements(

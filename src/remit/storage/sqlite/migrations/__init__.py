@@ -20,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 import remit.storage.sqlite as adapters
 from remit.model.errors import ConfigError
 from remit.storage.sqlite.engine import open_writer
-from remit.storage.sqlite.metadata import METADATA
 
 FOLDER = Path(__file__).parent
 
@@ -48,8 +47,6 @@ def migrate(path: Path) -> None:
                 return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            load_adapters()  # until every adapter's tables are in the initial step
-            METADATA.create_all(connection)
     except CommandError as error:
         raise ConfigError(f"`{path}` was written by a newer version of remit") from error
     except SQLAlchemyError as error:
