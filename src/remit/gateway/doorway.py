@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -13,9 +13,7 @@ from remit.gateway.wire import Head, ProtocolError
 from remit.model.errors import MandateError, RemitError, UnidentifiedError
 from remit.model.record import Context
 from remit.model.subject import Claim, Subject
-
-if TYPE_CHECKING:
-    from remit.spine import Authority
+from remit.spine import Authority
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3: the resource's path follows it."""
@@ -170,11 +168,19 @@ def metadata(origin: str, upstream: str, options: GatewayOptions) -> bytes:
 
 
 def require_json(head: Head) -> None:
-    """Refuse a body that is not sent as JSON.
+    """Refuse a body that is not sent as plain JSON in UTF-8.
+
+    An upstream that heeds another charset or coding would read other words than we did.
 
     Raises:
         ProtocolError: with HTTP 415.
     """
-    media = (head.one(b"content-type") or "").split(";")[0].strip().lower()
-    if media != "application/json":
+    media, *parameters = (head.one(b"content-type") or "").lower().split(";")
+    if media.strip() != "application/json":
         raise ProtocolError("the content type has to be application/json", http_status=415)
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}:
+            raise ProtocolError("the body has to be in utf-8", http_status=415)
+    if (head.one(b"content-encoding") or "identity").lower() != "identity":
+        raise ProtocolError("the body may not be compressed", http_status=415)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
+from remit import spine
 from remit.gateway.doorway import (
     WELL_KNOWN,
     Visit,
@@ -50,9 +51,6 @@ from remit.model.errors import (
     UpstreamError,
 )
 
-if TYPE_CHECKING:
-    from remit.spine import Authority
-
 log = structlog.get_logger()
 
 _PREFIX = "/mcp/"
@@ -60,12 +58,12 @@ _GONE_SECONDS = 5.0
 
 
 def mcp_app(
-    authority: Authority,
+    authority: spine.Authority,
     upstreams: Sequence[UpstreamOptions],
     options: GatewayOptions | None = None,
     *,
-    perform: Perform | None = None,
-    close_task: CloseTask | None = None,
+    perform: Perform = spine.perform,
+    close_task: CloseTask = spine.close_task,
 ) -> Gateway:
     """Return the gateway as an ASGI app; ``await app.close()`` when done with it.
 
@@ -76,16 +74,12 @@ def mcp_app(
         authority: the rooms that carry a call.
         upstreams: the MCP servers, by distinct names.
         options: how the gateway meets its clients.
-        perform: stands in for :func:`remit.spine.perform` in tests.
-        close_task: stands in for :func:`remit.spine.close_task` in tests.
+        perform: goes round or stands in for :func:`remit.spine.perform` (metrics, tests).
+        close_task: the same for :func:`remit.spine.close_task`.
 
     Raises:
         ConfigError: two upstreams have one name.
     """
-    if perform is None or close_task is None:
-        from remit import spine  # noqa: PLC0415 - a test's fakes need none of the rooms below
-
-        perform, close_task = perform or spine.perform, close_task or spine.close_task
     options = options or GatewayOptions()
     client = Client()
     made: dict[str, Upstream] = {}

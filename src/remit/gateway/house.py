@@ -5,24 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from remit.gateway.options import GatewayOptions
 from remit.gateway.relay import Pending
 from remit.gateway.sessions import Sessions
 from remit.gateway.upstream import Upstream
 from remit.model.call import Call
-from remit.model.decision import Decision
 from remit.model.ids import new_id
-from remit.model.lease import Credential
 from remit.model.outcome import Outcome
 from remit.model.subject import Claim
 from remit.model.task import Task, TaskState
-
-if TYPE_CHECKING:
-    from remit.spine import Authority
-
-Act = Callable[[Call, Decision, Credential | None], Awaitable[Outcome]]
+from remit.spine import Act, Authority
 
 
 class Perform(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -24,10 +24,8 @@ from remit.model.errors import ConflictError, InputError, MandateError, RemitErr
 from remit.model.mandate import Template
 from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Task, TaskState
+from remit.tasks.desk import TaskDesk
 from remit.tasks.request import TaskRequest
-
-if TYPE_CHECKING:
-    from remit.tasks.desk import TaskDesk
 
 BEGIN = "remit_begin_task"
 STATUS = "remit_task_status"

@@ -36,6 +36,7 @@ _ONCE = (
     b"mcp-name",
     b"last-event-id",
     b"content-type",
+    b"content-encoding",
     b"host",
     b"origin",
 )
@@ -240,6 +241,9 @@ _NEVER_UP = _HOP_BY_HOP | {
     b"content-length",
     b"accept-encoding",
     b"expect",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
     b"forwarded",
 }
 _NEVER_DOWN = _HOP_BY_HOP | {

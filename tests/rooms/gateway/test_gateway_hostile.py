@@ -17,6 +17,10 @@ META = {
 }
 
 
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
 def modern(**params: object) -> str:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
     return json.dumps(body | {"params": {"name": "echo", "arguments": {}, "_meta": META} | params})
@@ -230,7 +234,23 @@ async def test_a_web_page_elsewhere_is_refused(plain: Any, recorder: Any):
 
 
 async def test_a_body_of_another_media_type_is_refused(plain: Any, recorder: Any):
-    assert (await plain.post(CALL % "{}", content_type="text/plain")).status == 415
+    for media in ("text/plain", "application/json; charset=utf-16", "application/jsonp"):
+        assert (await plain.post(CALL % "{}", content_type=media)).status == 415, media
+    for coding in ("deflate", "gzip", "br"):
+        body = (CALL % "{}").encode()
+        headers = [
+            ("authorization", "Bearer token-a"),
+            ("content-type", "application/json"),
+            ("content-encoding", coding),
+        ]
+        async with plain.http.post(
+            f"{plain.url}/mcp/up", data=_pieces(body), headers=headers
+        ) as got:
+            assert got.status == 415
+    assert (
+        await plain.post(CALL % "{}", content_type='application/json;charset="UTF-8"')
+    ).status == 200
+    recorder.heard.clear()
     assert recorder.heard == []
 
 
@@ -245,12 +265,13 @@ async def test_no_credential_of_the_client_reaches_the_upstream(plain: Any, reco
         connection="x-drop-me",
         x_drop_me="1",
         x_keep_me="2",
+        x_http_method_override="DELETE",
     )
     sent = dict(recorder.heard[0]["headers"])
     assert "token-a" not in str(recorder.heard)
     assert "task_1" not in str(recorder.heard)
     gone = {"authorization", "cookie", "remit-task", "remit-anything", "dpop", "x-forwarded-for"}
-    assert not (gone | {"proxy-authorization", "x-drop-me"}) & set(sent)
+    assert not (gone | {"proxy-authorization", "x-drop-me", "x-http-method-override"}) & set(sent)
     assert sent["x-keep-me"] == "2"
 
 
