@@ -153,7 +153,7 @@ class Catalogue:
 
         Raises:
             InputError: the upstream or kind is not configured, or it lists more than
-                ``MAX_DEFINITIONS``; nothing is changed.
+                ``MAX_DEFINITIONS`` tools or prompts; nothing is changed.
             EvidenceError: it could not be staged.
         """
         if upstream not in self._upstreams or kind not in KINDS:
@@ -164,12 +164,17 @@ class Catalogue:
             if entry.tool.kind == kind and entry.tool.target.startswith(f"{upstream}/")
         )
         new = {d.name for d in definitions if f"{upstream}/{d.name}" not in self._entries}
+        if kind == "resource" and known + len(new) > MAX_DEFINITIONS:
+            # Those stand under the upstream's options in any case: nothing is lost but the pin.
+            log.warning("too many resources to pin", upstream=upstream, most=MAX_DEFINITIONS)
+            definitions = [d for d in definitions if d.name not in new]
+            new = set()
         if len(definitions) > MAX_DEFINITIONS or known + len(new) > MAX_DEFINITIONS:
             raise InputError(f"`{upstream}` lists more than {MAX_DEFINITIONS} of kind `{kind}`")
         claims: dict[str, Claimed] = {}
         twice: set[str] = set()
         for definition in definitions:
-            claim = self._claim(upstream, definition)
+            claim = self._claim(upstream, kind, definition)
             if claim is None:
                 continue
             if claim.name in claims and claims[claim.name].digest != claim.digest:
@@ -227,9 +232,9 @@ class Catalogue:
         """Return a target with the accepted definition and the one seen last, to compare."""
         return self._entries.get(target)
 
-    def _claim(self, upstream: str, definition: Definition) -> Claimed | None:
+    def _claim(self, upstream: str, kind: str, definition: Definition) -> Claimed | None:
         try:
-            return read_definition(definition)
+            return read_definition(definition, kind)
         except InputError as error:
             target = f"{upstream}/{definition.name}"
             log.warning("definition not catalogued", upstream=upstream, reason=str(error))

@@ -44,8 +44,8 @@ class Claimed:
     changes: bool | None
 
 
-def read_definition(definition: Definition) -> Claimed:
-    """Read one definition.
+def read_definition(definition: Definition, kind: str = "tool") -> Claimed:
+    """Read one definition. A resource's size and time of change are left out: they are its content.
 
     Raises:
         InputError: it is too large, not a JSON object, ambiguous (duplicate keys, numbers beyond
@@ -58,6 +58,8 @@ def read_definition(definition: Definition) -> Claimed:
         raise InputError(f"the definition of `{name}` is larger than {MAX_DEFINITION_BYTES} bytes")
     try:
         value = json.loads(data, object_pairs_hook=_unique)
+        if kind == "resource" and isinstance(value, dict):
+            value = _lasting(value)
         canonical = rfc8785.dumps(value)
     except InputError as error:
         raise InputError(f"the definition of `{name}` {error}") from error
@@ -72,6 +74,17 @@ def read_definition(definition: Definition) -> Claimed:
         definition=canonical,
         changes=_changes(hints),
     )
+
+
+def _lasting(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a resource's definition without what changes whenever its content does."""
+    lasting = {key: value for key, value in resource.items() if key != "size"}
+    notes = lasting.get("annotations")
+    if isinstance(notes, dict):
+        lasting["annotations"] = {k: v for k, v in notes.items() if k != "lastModified"}
+        if not lasting["annotations"]:
+            del lasting["annotations"]
+    return lasting
 
 
 def _changes(hints: Any) -> bool | None:

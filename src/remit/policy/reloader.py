@@ -29,7 +29,8 @@ class Reloader:
     """Watches one folder on behalf of whoever holds the active bundle.
 
     ``swap`` is called on the event loop with each new bundle that passed its check and whose
-    ``policy.loaded`` record is durable; it must not await.
+    ``policy.loaded`` record is durable; it must not await, and where it raises a RemitError it must
+    have changed nothing.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Reloader:
         self._obligations = obligations
         self._poll_seconds = poll_seconds
         self._looked_at: object = None
+        self._recorded: str | None = None
         self._trouble: str | None = None
         self._running: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
@@ -102,9 +104,13 @@ class Reloader:
         if checked.bundle.digest == self._active.digest:
             self._looked_at, self._trouble = files, None
             return False
-        self._recorder.stage(checked.bundle.record(), Context())
-        await self._recorder.barrier()
+        if self._recorded != checked.bundle.digest:
+            self._recorder.stage(checked.bundle.record(), Context())
+            await self._recorder.barrier()
+            # Should the swap fail, the next look tries again, without recording it once more.
+            self._recorded = checked.bundle.digest
         self._swap(checked.bundle)
+        self._recorded = None
         self._active, self._looked_at, self._trouble = checked.bundle, files, None
         log.info("policy loaded", bundle=checked.bundle.digest)
         return True

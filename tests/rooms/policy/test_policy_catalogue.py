@@ -297,3 +297,25 @@ def test_a_resource_of_a_configured_upstream_stands_under_its_options(stage: Sta
     assert stage.catalogue.find("nobody/file:///x") is None
     assert stage.catalogue.find("helpdesk/refund") is None
     assert stage.catalogue.find("") is None
+
+
+def test_a_resource_may_grow_but_not_become_another(stage: Stage):
+    def page(**more: Any) -> Definition:
+        data = {"uri": "file:///a", "name": "a", **more}
+        return Definition(name="file:///a", json_bytes=json.dumps(data).encode())
+
+    (tool,) = stage.catalogue.observe("helpdesk", "resource", [page(size=1)])
+    grown = page(size=2, annotations={"lastModified": "2026-11-24T00:00:00Z"})
+    (tool,) = stage.catalogue.observe("helpdesk", "resource", [grown])
+    assert tool.state is ToolState.ACCEPTED
+    (tool,) = stage.catalogue.observe("helpdesk", "resource", [page(description="read me")])
+    assert tool.state is ToolState.CHANGED
+
+
+def test_more_resources_than_can_be_pinned_hide_none(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_DEFINITIONS", 2)
+    pages = [define(f"file:///{n}") for n in range(5)]
+    assert stage.catalogue.observe("helpdesk", "resource", pages) == []
+    tool = stage.catalogue.find("helpdesk/file:///4")
+    assert tool is not None
+    assert tool.state is ToolState.ACCEPTED

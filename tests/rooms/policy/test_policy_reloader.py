@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.model.decision import Effect
+from remit.model.errors import EvidenceError
 from remit.policy.bundle import Bundle
 from remit.policy.engine import Policy, Question
 from remit.policy.loading import default_folder, read_folder
@@ -94,6 +95,22 @@ async def test_a_load_that_cannot_be_recorded_does_not_happen(stage: Stage):
     stage.recorder.fail = False
     assert await stage.reloader.poll()
     assert stage.reloader.health() is None
+
+
+async def test_a_swap_that_fails_is_tried_again_and_recorded_once(stage: Stage):
+    swap, stage.reloader._swap = stage.reloader._swap, _refuse
+    (stage.folder / "99-no.cedar").write_text(NO)
+    assert not await stage.reloader.poll()
+    assert not await stage.reloader.poll()
+    assert "cannot be kept" in (stage.reloader.health() or "")
+    stage.reloader._swap = swap
+    assert await stage.reloader.poll()
+    assert stage.recorder.kinds == ["policy.loaded"]
+    assert stage.reloader.health() is None
+
+
+def _refuse(bundle: Bundle) -> None:
+    raise EvidenceError("a policy bundle cannot be kept")
 
 
 async def test_a_change_is_found_while_decisions_go_on(
