@@ -22,7 +22,7 @@ from remit.gateway.relay import peek
 from remit.gateway.reply import JSON, Headers
 from remit.gateway.stdio_answers import Aside, Laned, Whole
 from remit.gateway.upstream import Answer, Outgoing
-from remit.gateway.wire import INVALID_REQUEST, Message
+from remit.gateway.wire import INVALID_REQUEST, METHOD_NOT_FOUND, Message
 from remit.model.errors import UpstreamError
 
 log = structlog.get_logger()
@@ -103,6 +103,10 @@ class StdioUpstream:
         if message.kind == "notification":
             # There is none that a stateless request could be told by (basic/transports).
             return Whole(202, [], b"")
+        if message.method == "initialize":
+            # It would settle the process on the other era; the newer one has no such method.
+            words = "method not found: a stateless request needs no initialize"
+            return Whole(404, JSON, rpc_error(message.id, METHOD_NOT_FOUND, words))
         lock = self._starting.setdefault(request.owner, asyncio.Lock())
         async with lock:
             pipe = self._shared.get(request.owner)

@@ -232,3 +232,16 @@ async def test_a_session_of_another_workload_or_task_is_not_found(stand: Any):
         assert len(made.authority.calls) == before
         assert (await made.post(call, mcp_session_id="ffff")).status == 404
         assert (await made.post(call, mcp_session_id=session)).status == 200
+
+
+async def test_a_stateless_initialize_does_not_reach_the_process(stand: Any):
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"_meta": meta}}
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "initialize"}
+    async with stand(options()) as made:
+        got = await made.post(json.dumps(body), **headers)
+        assert (got.status, json.loads(got.body)["error"]["code"]) == (404, -32601)
+        assert made.gateway.upstreams["up"]._shared == {}
