@@ -20,7 +20,6 @@ from remit.evidence.ledger import Ledger
 from remit.evidence.trail import Trail
 from remit.identity.desk import Identity
 from remit.identity.registry import Registry
-from remit.model.approval import Approval
 from remit.model.call import Call
 from remit.model.catalogue import Tool
 from remit.model.decision import Decision, Effect
@@ -90,14 +89,21 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
     tool = authority.catalogue.find(call.target)
     try:
         async with _limit(authority.limits.identify_seconds, "identifying the caller"):
-            subject = trail.leave(await authority.identity.identify(claim))
-            task = await authority.tasks.admit(claim, subject)
-        trail.bind(task.id)
-        trail.leave(task)
+            subject = await authority.identity.identify(claim)
+            task = await _admit(claim, subject, trail, authority)
         approval = authority.approvals.granted(
             task_id=task.id, call=call, bundle_digest=authority.policy.bundle_digest
         )
-        decision = trail.leave(await _decide(subject, task, call, tool, approval, authority))
+        question = Question(
+            subject=subject,
+            task=task,
+            call=call,
+            tool=tool,
+            bounds=authority.tasks.measure(task, call),
+            approval=approval,
+            now=authority.clock(),
+        )
+        decision = trail.leave(await _decide(question, authority))
         if decision.effect is Effect.APPROVAL_REQUIRED:
             asked = await authority.approvals.ask(
                 decision=decision, call=call, task=task, subject=subject
@@ -152,23 +158,17 @@ async def close_task(task_id: str, state: TaskState, by: str, authority: Authori
     return task
 
 
-async def _decide(
-    subject: Subject,
-    task: Task,
-    call: Call,
-    tool: Tool | None,
-    approval: Approval | None,
-    authority: Authority,
-) -> Decision:
-    question = Question(
-        subject=subject,
-        task=task,
-        call=call,
-        tool=tool,
-        bounds=authority.tasks.measure(task, call),
-        approval=approval,
-        now=authority.clock(),
-    )
+async def _admit(claim: Claim, subject: Subject, trail: Trail, authority: Authority) -> Task:
+    """Find the caller's task, and leave who it is in that task's chain; or in none."""
+    try:
+        task = await authority.tasks.admit(claim, subject)
+        trail.bind(task.id)
+    finally:
+        trail.leave(subject)
+    return trail.leave(task)
+
+
+async def _decide(question: Question, authority: Authority) -> Decision:
     async with _limit(authority.limits.decide_seconds, "deciding"):
         return await authority.policy.decide(question)
 
@@ -222,8 +222,8 @@ async def _to_the_end(settling: Awaitable[None]) -> None:
     except asyncio.CancelledError:
         try:
             await running
-        except EvidenceError as error:
-            log.error("a cut-short call could not be settled", reason=str(error))
+        except EvidenceError:
+            log.exception("a cut-short call could not be settled")
         raise
 
 

@@ -82,7 +82,7 @@ async def _main(folder: Path, port: int, *, once: bool, common: Common) -> int:
         shown = Shown()
         _say(quiet, f"[bold]remit is up[/] at {house.loaded.url}, everything in {folder}\n")
         for agent in AGENTS:
-            await _work(agent, house, config, folder, shown, quiet=quiet)
+            await _work(agent, house, folder, shown, quiet=quiet)
         await _prove(house, shown, quiet=quiet)
         _end(house, config, shown, once=once, quiet=quiet)
         if not once:
@@ -91,7 +91,7 @@ async def _main(folder: Path, port: int, *, once: bool, common: Common) -> int:
 
 
 async def _work(
-    agent: QuickAgent, house: House, config: Path, folder: Path, shown: Shown, *, quiet: bool
+    agent: QuickAgent, house: House, folder: Path, shown: Shown, *, quiet: bool
 ) -> None:
     client = ControlClient(house.loaded.control_socket)
     await asyncio.to_thread(client.post, "agents", body=agent.registration())
@@ -99,7 +99,16 @@ async def _work(
     _say(quiet, Text(f"{agent.name}: {opened['purpose']}", style="bold"))
     _say(quiet, f"[dim]{opened['workload']} for {opened['on_behalf_of']}, task {opened['id']}[/]")
     table = Table(box=None, pad_edge=False, show_header=False)
-    await _run(agent, opened["task_token"], config, folder, shown, table)
+    output = await _run(agent, opened["task_token"], folder, shown)
+    for line in output.splitlines():
+        call = json.loads(line)
+        shown.calls.append(call)
+        style = _EFFECTS.get(call["effect"], "yellow")
+        table.add_row(
+            Text("  " + ("allowed" if call["effect"] == "permit" else "refused"), style=style),
+            call["tool"],
+            Text(_short(call["reason"] or ""), style="dim"),
+        )
     _say(quiet, table)
     closed = await asyncio.to_thread(client.post, "tasks", opened["id"], "complete")
     _say(quiet, f"[dim]task {closed['state']}, {closed['spent']['calls']} calls spent[/]\n")
@@ -113,11 +122,9 @@ async def _work(
     shown.packs.append(pack)
 
 
-async def _run(
-    agent: QuickAgent, token: str, config: Path, folder: Path, shown: Shown, table: Table
-) -> None:
+async def _run(agent: QuickAgent, token: str, folder: Path, shown: Shown) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "remit.cli.main", "run", "--config", str(config)),
+        *(sys.executable, "-m", "remit.cli.main", "run", "--config", str(folder / "remit.toml")),
         *("--agent", agent.name, "--", sys.executable, str(agent.script)),
         env={**os.environ, **agent.environment(folder), "REMIT_TASK": token},
         stdout=asyncio.subprocess.PIPE,
@@ -133,15 +140,7 @@ async def _run(
     if process.returncode:
         said = errors.decode(errors="replace").strip().splitlines()
         shown.failures.append(f"{agent.name} ended with {process.returncode}: {said[-1:]}")
-    for line in output.decode().splitlines():
-        call = json.loads(line)
-        shown.calls.append(call)
-        style = _EFFECTS.get(call["effect"], "yellow")
-        table.add_row(
-            Text("  " + ("allowed" if call["effect"] == "permit" else "refused"), style=style),
-            call["tool"],
-            Text(_short(call["reason"] or ""), style="dim"),
-        )
+    return output.decode()
 
 
 async def _prove(house: House, shown: Shown, *, quiet: bool) -> None:

@@ -110,4 +110,3 @@ def _fits(prompt: str) -> bool:
         return len(prompt.encode()) <= MAX_PROMPT_BYTES
     except UnicodeEncodeError:
         return False
-
