@@ -140,7 +140,6 @@ class Report:
         """Whether there were cases, and all came out as they should."""
         return self.passed > 0 and not self.failures
 
-    @property
     def coverage(self) -> str:
         """Return the coverage line."""
         exercised = self.policies - len(self.unexercised)
