@@ -7,7 +7,7 @@ import json
 import os
 import socketserver
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
@@ -107,60 +107,70 @@ class Control:
     refuse: tuple[int, bytes] | None = None
 
 
+class _Handler(BaseHTTPRequestHandler):
+    @property
+    def control(self) -> Control:
+        assert isinstance(self.server, _Listening)
+        return self.server.control
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._decide(201, lambda peer: self._register(peer, body))
+
+    def do_DELETE(self) -> None:
+        pid = int(self.path.rpartition("/")[2])
+        self._decide(200, lambda peer: self.control.book.forget(pid, by_uid=peer.uid))
+
+    def _register(self, peer: Peer, body: dict[str, Any]) -> None:
+        agent = body["agent"]
+        if agent not in self.control.agents:
+            raise UnidentifiedError(f"no agent `{agent}` is registered")
+        self.control.book.register(
+            agent, body["pid"], body["start_time"], peer.uid, by_pid=peer.pid
+        )
+
+    def _decide(self, good: int, act: Callable[[Peer], object]) -> None:
+        self.control.asked.append((self.command, self.path))
+        if self.control.refuse is not None:
+            self._answer(*self.control.refuse)
+            return
+        peer = Peer.of(self.connection)
+        try:
+            owner_check(peer, os.getuid(), self.control.book)
+            act(peer)
+        except RemitError as error:
+            self._answer(error.status, json.dumps({"message": str(error)}).encode())
+        else:
+            self._answer(good, b"{}")
+        finally:
+            peer.close()
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "peer"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+class _Listening(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    control: Control
+
+
 @contextlib.contextmanager
 def control_socket(path: Path, book: ProcessBook, agents: set[str]) -> Iterator[Control]:
-    control = Control(path, book, agents)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            self._decide(201, lambda peer: self._register(peer, body))
-
-        def do_DELETE(self) -> None:
-            pid = int(self.path.rpartition("/")[2])
-            self._decide(200, lambda peer: book.forget(pid, by_uid=peer.uid))
-
-        def _register(self, peer: Peer, body: dict[str, Any]) -> None:
-            if body["agent"] not in control.agents:
-                raise UnidentifiedError(f"no agent `{body['agent']}` is registered")
-            book.register(body["agent"], body["pid"], body["start_time"], peer.uid, by_pid=peer.pid)
-
-        def _decide(self, good: int, act: Any) -> None:
-            control.asked.append((self.command, self.path))
-            if control.refuse is not None:
-                self._answer(*control.refuse)
-                return
-            peer = Peer.of(self.connection)
-            try:
-                owner_check(peer, os.getuid(), book)
-                act(peer)
-            except RemitError as error:
-                self._answer(error.status, json.dumps({"message": str(error)}).encode())
-            else:
-                self._answer(good, b"{}")
-            finally:
-                peer.close()
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def address_string(self) -> str:
-            return "peer"
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    class Listening(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-        daemon_threads = True
-
-    with Listening(str(path), Handler) as server:
+    with _Listening(str(path), _Handler) as server:
+        server.control = Control(path, book, agents)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield control
+            yield server.control
         finally:
             server.shutdown()
             thread.join()

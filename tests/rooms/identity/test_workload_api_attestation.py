@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from workload_house import Roll, agent_id
 
 from remit.identity.workload_api import attestation, processes
 from remit.identity.workload_api.attestation import Attestor, Entry
@@ -25,10 +27,10 @@ from remit.model.errors import (
     NotFoundError,
     UnidentifiedError,
 )
-from workload_house import Roll, agent_id
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
+REAL = Path(sys.executable).resolve()
 CONNECT = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
 CHILD = (
     "import subprocess,sys; c=subprocess.Popen(['sleep','60']); print(c.pid, flush=True); c.wait()"
@@ -52,10 +54,8 @@ def start() -> Iterator[Start]:
 
     yield begin
     for popen in started:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, 9)
-        except ProcessLookupError:
-            pass
         popen.wait()
         if popen.stdout is not None:
             popen.stdout.close()
@@ -74,6 +74,11 @@ def peer_from(tmp_path: Path, start: Start, *program: str) -> tuple[Peer, socket
 def line(popen: subprocess.Popen[bytes]) -> list[int]:
     assert popen.stdout is not None
     return [int(word) for word in popen.stdout.readline().split()]
+
+
+def end(pid: int) -> None:
+    os.kill(pid, 9)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def register(book: ProcessBook, agent: str, pid: int, by_pid: int | None = None) -> None:
@@ -112,10 +117,9 @@ async def test_the_kernel_tells_uid_gid_pid_executable_and_its_digest(tmp_path: 
     peer, connection = peer_from(tmp_path, start, sys.executable, "-c", CONNECT)
     with connection:
         seen = await Attestor(ProcessBook()).attest(peer)
-        real = Path(sys.executable).resolve()
         assert (seen.uid, seen.gid, seen.pid) == (os.getuid(), os.getgid(), peer.pid)
-        assert seen.path == str(real)
-        assert seen.sha256 == hashlib.sha256(real.read_bytes()).hexdigest()
+        assert seen.path == str(REAL)
+        assert seen.sha256 == hashlib.sha256(REAL.read_bytes()).hexdigest()
         assert seen.agent is None
         roll = Roll()
         roll.admit("right", f"unix:uid:{seen.uid}", f"unix:sha256:{seen.sha256}")
@@ -140,7 +144,7 @@ async def test_a_changed_executable_has_another_digest_although_its_mtime_was_se
     tmp_path: Path, start: Start
 ):
     own = tmp_path / "own"
-    shutil.copy(Path(sys.executable).resolve(), own)
+    shutil.copy(REAL, own)
     before = own.stat()
     attestor = Attestor(ProcessBook())
     digests = []
@@ -154,14 +158,14 @@ async def test_a_changed_executable_has_another_digest_although_its_mtime_was_se
             digests.append((await attestor.attest(peer)).sha256)
         peer.close()
         (tmp_path / "s").unlink()
-        os.kill(peer.pid, 9)
+        end(peer.pid)
     assert own.stat().st_size == before.st_size
     assert digests[0] != digests[1]
 
 
 async def test_a_deleted_executable_matches_no_path(tmp_path: Path, start: Start):
     own = tmp_path / "own"
-    shutil.copy(Path(sys.executable).resolve(), own)
+    shutil.copy(REAL, own)
     home = f"import sys; sys.path[:]={sys.path!r};"
     peer, connection = peer_from(tmp_path, start, str(own), "-S", "-c", home + CONNECT)
     with connection:
@@ -187,8 +191,7 @@ async def test_a_peer_that_has_gone_is_refused(tmp_path: Path, start: Start):
     peer, connection = peer_from(tmp_path, start, sys.executable, "-c", CONNECT)
     with connection:
         assert peer.alive
-        os.kill(peer.pid, 9)
-        os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
+        end(peer.pid)
         assert not peer.alive
         with pytest.raises(UnidentifiedError, match="has gone"):
             await Attestor(ProcessBook()).attest(peer)
