@@ -1,0 +1,108 @@
+"""A real Remit for the tests against real parts: started by its own command, asked by its own CLI."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from processes import Started, free_port, remit, running
+
+RUN_SECONDS = 60
+_SVID = """
+import os
+from spiffe import WorkloadApiClient
+with WorkloadApiClient() as workload_api:
+    print(workload_api.fetch_jwt_svid(audience={os.environ["REMIT_AUDIENCE"]}).token)
+"""
+
+
+@dataclass(frozen=True)
+class House:
+    """A running authority and gateway."""
+
+    config: Path
+    port: int
+    process: Started
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, *arguments: str | Path) -> Any:
+        """Run one command of the CLI against it and return its JSON."""
+        done = self.run(*arguments, "--json", "--config", self.config)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
+        return json.loads(done.stdout)
+
+    def run(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command of the CLI, whatever comes of it."""
+        return subprocess.run(
+            [str(part) for part in remit(*arguments)],
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    def register(self, agent: str, template: str, environment: str = "dev") -> None:
+        """Register an agent that may work under one template."""
+        self.ask(
+            *("agent", "register", agent, "--owner", "user:robin@example.com"),
+            *("--environment", environment, "--template", template),
+        )
+
+    def open(self, template: str, agent: str, mandate: Path | None = None) -> dict[str, Any]:
+        """Open a task; the answer holds its ``id`` and ``task_token``."""
+        narrowed = ("--mandate", mandate) if mandate else ()
+        opened: dict[str, Any] = self.ask("task", "open", template, "--agent", agent, *narrowed)
+        return opened
+
+    def as_agent(
+        self, agent: str, *command: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a registered agent, with an identity from the Workload API."""
+        return self.run("run", "--config", self.config, "--agent", agent, "--", *command, env=env)
+
+    def svid(self, agent: str) -> str:
+        """Return a JWT-SVID of an agent, fetched with the unmodified `spiffe` client."""
+        done = self.as_agent(agent, sys.executable, "-c", _SVID)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def records(self, task: str) -> Sequence[dict[str, Any]]:
+        """Return the evidence of one task."""
+        shown: dict[str, Any] = self.ask("evidence", "show", task)
+        records: Sequence[dict[str, Any]] = shown["records"]
+        return records
+
+
+@contextlib.contextmanager
+def house(folder: Path, upstreams: str, templates: Path) -> Iterator[House]:
+    """Run `remit up` in ``folder``; ``upstreams`` is the TOML of its ``[upstream.NAME]`` tables."""
+    port = free_port()
+    config = folder / "remit.toml"
+    config.write_text(
+        f"""[authority]
+state = "state"
+trust_domain = "real.test"
+listen = "127.0.0.1:{port}"
+
+[policy]
+templates = {json.dumps(str(templates))}
+
+{upstreams}
+"""
+    )
+    with running(remit("up", "--config", config), log=folder / "remit.log", port=port) as process:
+        yield House(config, port, process)
