@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from dataclasses import replace
+from decimal import Context, Decimal, Inexact
 from typing import Any
 
 from remit.model.call import CALL_TOOL, Call
@@ -15,9 +16,11 @@ from remit.model.mandate import AmountLimit, Budget, Capability, Spent
 from remit.model.task import Bounds, Task
 from remit.tasks.keys import parse_amount
 from remit.tasks.mandates import covers
-from remit.tasks.schemas import compile_schema, is_pinned
+from remit.tasks.schemas import SchemaError, compile_schema, is_pinned
 
 _SHOWN = 80
+_MAX_SENTENCES = 20
+_EXACT = Context(prec=64, traps=[Inexact])
 _WORDS = {
     "const": "has to be {}",
     "enum": "has to be one of {}",
@@ -35,84 +38,109 @@ _WORDS = {
 }
 
 
-def measure(task: Task, call: Call) -> Bounds:
-    """Return how ``call`` stands against ``task``, whose ``spent`` is what is used up already."""
+def measure(task: Task, call: Call, *, running_seconds: float = 0.0) -> Bounds:
+    """Return how ``call`` stands against ``task``, whose ``spent`` is what is used up already.
+
+    ``running_seconds`` is what the calls in flight have taken so far.
+    """
     mandate, template = task.mandate, task.template
     asked = [c for c in mandate.capabilities if covers(c, call.action, call.target)]
     allowed = [c for c in template.capabilities if covers(c, call.action, call.target)]
-    first, said = _best(asked, call)
-    second, bound = _best(allowed, call)
+    role, said = _nearest(asked, call)
+    bound_role, bound = _nearest(allowed, call)
     limits = (*mandate.budget.amounts, *template.budget.amounts)
-    violations = dict.fromkeys((*said, *bound, *_uncountable(limits, call)))
-    role = (second.approval if second else None) or (first.approval if first else None)
+    violations = list(dict.fromkeys((*said, *bound, *uncountable(limits, call))))
+    if role and bound_role and role != bound_role:
+        violations.append(
+            f"the mandate asks approval from {shown(role)} and the template from "
+            f"{shown(bound_role)}: no one approval would do for both"
+        )
+    if len(violations) > _MAX_SENTENCES:
+        rest = len(violations) - _MAX_SENTENCES
+        violations[_MAX_SENTENCES:] = [f"and {rest} more rules are broken"]
     calls = [b.calls for b in (mandate.budget, template.budget) if b.calls is not None]
     return Bounds(
         in_template=bool(allowed),
         in_mandate=bool(asked),
         violations=tuple(violations),
-        exhausted=exhausted(task, call),
-        approval_role=role,
+        exhausted=exhausted(task, call, running_seconds=running_seconds),
+        approval_role=bound_role or role,
         calls_left=max(0, min(calls) - task.spent.calls) if calls else None,
     )
 
 
-def exhausted(task: Task, call: Call) -> tuple[str, ...]:
+def exhausted(task: Task, call: Call, *, running_seconds: float = 0.0) -> tuple[str, ...]:
     """Name each part of the mandate's or the template's budget that this call would exceed."""
+    spent = replace(task.spent, seconds=task.spent.seconds + running_seconds)
+    adds = costs((*task.mandate.budget.amounts, *task.template.budget.amounts), call)
     found: dict[str, None] = {}
     for budget in (task.mandate.budget, task.template.budget):
-        found |= dict.fromkeys(_exceeded(budget, task.spent, call))
+        found |= dict.fromkeys(_exceeded(budget, spent, adds))
     return tuple(found)
 
 
 def costs(limits: Sequence[AmountLimit], call: Call) -> Mapping[str, Decimal]:
-    """Return what a call adds to each named amount; what cannot be counted adds nothing here.
+    """Return what a call adds to each named amount; an argument counts once a name.
 
-    :func:`measure` reports the uncountable as a violation, so such a call is never permitted.
+    What cannot be counted adds nothing here: see :func:`uncountable`.
     """
     found: dict[str, Decimal] = {}
-    for name, target, argument in {(a.name, a.target, a.argument) for a in limits}:
-        if call.action == CALL_TOOL and call.target == target:
-            amount = parse_amount(call.arguments.get(argument))
-            found[name] = found.get(name, Decimal(0)) + (amount or Decimal(0))
+    for name, argument in dict.fromkeys((a.name, a.argument) for a in _counting(limits, call)):
+        amount = parse_amount(call.arguments.get(argument)) or Decimal(0)
+        found[name] = add(found.get(name, Decimal(0)), amount)
     return found
 
 
-def _exceeded(budget: Budget, spent: Spent, call: Call) -> list[str]:
+def uncountable(limits: Sequence[AmountLimit], call: Call) -> tuple[str, ...]:
+    """Return a sentence for each argument that a budget counts and that is no amount, or absent."""
+    return tuple(
+        f"argument {shown(limit.argument)} counts towards the budget {shown(limit.name)} "
+        "and has to be an amount from 0"
+        for limit in _counting(limits, call)
+        if parse_amount(call.arguments.get(limit.argument)) is None
+    )
+
+
+def add(one: Decimal, other: Decimal) -> Decimal:
+    """Return the exact sum of two amounts: with Decimal's usual 28 digits, small ones vanish."""
+    return _EXACT.add(one, other)
+
+
+def shown(name: str) -> str:
+    """Return a caller's text in backticks, escaped and cut short, as sentences may hold it."""
+    text = name.encode("unicode_escape").decode().replace("`", "'")
+    return f"`{text}`" if len(text) <= _SHOWN else f"`{text[:_SHOWN]}…`"
+
+
+def _counting(limits: Sequence[AmountLimit], call: Call) -> Sequence[AmountLimit]:
+    if call.action != CALL_TOOL:
+        return ()
+    return [limit for limit in limits if limit.target == call.target]
+
+
+def _exceeded(budget: Budget, spent: Spent, adds: Mapping[str, Decimal]) -> list[str]:
     found = []
     if budget.calls is not None and spent.calls + 1 > budget.calls:
         found.append("calls")
     if budget.seconds is not None and spent.seconds >= budget.seconds:
         found.append("seconds")
-    adds = costs(budget.amounts, call)
-    limits = {limit.name: limit.limit for limit in budget.amounts}
-    for name, amount in adds.items():
-        if spent.amounts.get(name, Decimal(0)) + amount > limits[name]:
-            found.append(name)
+    for limit in budget.amounts:
+        total = add(spent.amounts.get(limit.name, Decimal(0)), adds.get(limit.name, Decimal(0)))
+        if limit.name in adds and total > limit.limit:
+            found.append(limit.name)
     return found
 
 
-def _uncountable(limits: Sequence[AmountLimit], call: Call) -> list[str]:
-    return [
-        f"argument `{limit.argument}` counts towards the budget `{limit.name}` "
-        "and has to be an amount"
-        for limit in limits
-        if call.action == CALL_TOOL
-        and call.target == limit.target
-        and parse_amount(call.arguments.get(limit.argument)) is None
-    ]
+def _nearest(capabilities: Sequence[Capability], call: Call) -> tuple[str | None, tuple[str, ...]]:
+    """Return the role to ask and nothing broken, or what the nearest capability says is broken.
 
-
-def _best(
-    capabilities: Sequence[Capability], call: Call
-) -> tuple[Capability | None, tuple[str, ...]]:
-    best: tuple[Capability | None, tuple[str, ...]] = (None, ())
-    for capability in capabilities:
-        said = _violations(capability, call.arguments)
-        if not said:
-            return capability, ()
-        if best[0] is None or len(said) < len(best[1]):
-            best = (capability, said)
-    return best
+    Where several are satisfied, one that asks nobody comes first: they are alternatives.
+    """
+    tried = [(c.approval, _violations(c, call.arguments)) for c in capabilities]
+    roles = [role for role, said in tried if not said]
+    if roles:
+        return (None if None in roles else roles[0]), ()
+    return None, min((said for _, said in tried), key=len, default=())
 
 
 def _violations(capability: Capability, arguments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -121,28 +149,43 @@ def _violations(capability: Capability, arguments: Mapping[str, Any]) -> tuple[s
         if name in capability.args:
             said.extend(_breaks(name, capability.args[name], value))
         elif not capability.other_args:
-            said.append(f"argument `{name[:_SHOWN]}` is not allowed")
+            said.append(f"argument {shown(name)} is not allowed")
     for name, schema in capability.args.items():
         if name not in arguments and is_pinned(schema):
-            said.append(f"argument `{name}` has to be given")
+            said.append(f"argument {shown(name)} has to be given")
     return tuple(said)
 
 
 def _breaks(name: str, schema: Any, value: Any) -> list[str]:
-    validator = compile_schema(schema)
-    if validator.is_valid(value):
+    try:
+        error = next(iter(compile_schema(schema).iter_errors(value)), None)
+    except SchemaError as broken:
+        return [f"argument {shown(name)} cannot be allowed: its schema {broken}"]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        # A lone surrogate, for one: no JSON text holds it, so no rule is satisfied by it.
+        return [f"argument {shown(name)} holds a value that cannot be checked"]
+    if error is None:
         return []
-    error = next(iter(validator.iter_errors(value)))
     path = list(error.schema_path)
-    keyword = next((str(part) for part in reversed(path) if isinstance(part, str)), "schema")
+    keyword = next((part for part in reversed(path) if isinstance(part, str)), "schema")
+    # Where inside the argument: only positions and keys of the schema's own; others are values.
+    where = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" if part in path else ".*"
+        for part in error.instance_path
+    )
+    words = _WORDS.get(keyword, "breaks the rule {} of its schema")
+    rule = _rule(schema, path) if keyword in _WORDS else shown(keyword)
+    inside = f" at {shown(where)}" if where else ""
+    return [f"argument {shown(name)}{inside} {words.format(rule)}"]
+
+
+def _rule(schema: Any, path: Sequence[str | int]) -> str:
+    """Return what the schema says at ``path``, cut short."""
     rule = schema
     for part in path:
         try:
             rule = rule[part]
         except (KeyError, IndexError, TypeError):
-            rule = None
-            break
-    shown = json.dumps(rule, ensure_ascii=False)[:_SHOWN]
-    where = "".join(f"[{part}]" for part in error.instance_path)
-    words = _WORDS.get(keyword, f"breaks the rule `{keyword}`")
-    return [f"argument `{name}{where}` {words.format(shown)}"]
+            return "what its schema says"
+    text = json.dumps(rule)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -3,17 +3,25 @@
 Open tasks live in memory and are checked and changed without an await in between, so that two
 calls never take the same budget and none slips in behind a close. Every change is staged to the
 store in the same breath.
+
+What a call costs is taken before it acts and never given back, however it ends: a failed call may
+have acted, and after a crash nobody knows. Seconds are not known beforehand, so calls in flight
+count with what they have taken so far; no call starts once that reaches the limit, and those that
+run are not cut off, so a task may overdraw by what its calls in flight still take.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
+
+import structlog
 
 from remit.model.call import Call
 from remit.model.errors import (
@@ -27,31 +35,31 @@ from remit.model.errors import (
 from remit.model.ids import new_id
 from remit.model.label import Label
 from remit.model.mandate import Spent, Template
-from remit.model.record import Context, Payload, Recorder, Step
+from remit.model.record import Context, Recorder
 from remit.model.subject import Agent, AgentState, Claim, Subject
 from remit.model.task import Bounds, Task, TaskState
 from remit.tasks import bounds
-from remit.tasks.mandates import MANDATE_TYP, MAX_MANDATE_BYTES, digest_of, narrowed, to_claims
+from remit.tasks.live import LiveTask
+from remit.tasks.mandates import (
+    MANDATE_TYP,
+    MAX_MANDATE_BYTES,
+    digest_of,
+    from_claims,
+    narrowed,
+    to_claims,
+)
 from remit.tasks.ports import Clock, Signer, TaskStore
 from remit.tasks.request import Opened, TaskRequest
+from remit.tasks.steps import ended, opened
 from remit.tasks.templates import withdrawn
 from remit.tasks.token import issue_token, read_token
+
+log = structlog.get_logger()
 
 _SALT_BYTES = 16
 _ID_BYTES = 10
 _PAGE = 500
-
-
-@dataclass(slots=True)
-class _Live:
-    """An open task: its state, the calls in flight, and whether its end has begun."""
-
-    task: Task
-    in_flight: set[str] = field(default_factory=set)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    ending: bool = False
-    closing: bool = False
-    token: str | None = None
+_MAX_SESSIONS = 100_000
 
 
 class TaskDesk:
@@ -77,16 +85,24 @@ class TaskDesk:
         self._randomness = randomness
         self._close_wait_seconds = close_wait_seconds
         self._max_open = max_open_per_agent
-        self._open: dict[str, _Live] = {}
+        self._open: dict[str, LiveTask] = {}
+        self._late: dict[str, LiveTask] = {}
+        self._endings: set[asyncio.Future[Task]] = set()
         self._current: dict[str, str] = {}
 
     async def load(self) -> None:
-        """Take up the open tasks of the store, after a start."""
+        """Take up the open tasks of the store, after a start.
+
+        What was taken by calls in flight when the process died stays taken. A task whose stored
+        mandate no longer verifies is taken up to be closed, and admits nothing.
+        """
         after = None
         while True:
             page = await self._store.list(state=TaskState.OPEN, limit=_PAGE, after=after)
             for task in page:
-                self._open[task.id] = _Live(replace(task, template=self._in_force(task)))
+                live = LiveTask(replace(task, template=self._in_force(task)))
+                live.ending = not self._vouched(task)
+                self._open[task.id] = live
             if len(page) < _PAGE:
                 return
             after = page[-1].id
@@ -127,14 +143,15 @@ class TaskDesk:
             signed_mandate=signed,
             mandate_digest=digest_of(signed),
         )
-        live = _Live(task)
+        live = LiveTask(task)
         live.token = issue_token(self._signer, task, request.confirmation)
         self._open[task.id] = live
         try:
-            self._recorder.stage(_opened(task, agent, salt, request.prompt), Context(task=task.id))
+            self._recorder.stage(opened(task, salt, request.prompt), Context(task=task.id))
             self._store.put(task)
             await self._recorder.barrier()
-        except BaseException:
+        except RemitError:
+            # Cancelled is not lost: a task that became durable stays, and expires unused.
             self._open.pop(task.id, None)
             raise
         return Opened(task, live.token)
@@ -160,7 +177,7 @@ class TaskDesk:
                 "the task token was issued to another workload: it is of no use to this one"
             )
         live = self._open.get(token.task)
-        if live is None or live.ending or live.task.mandate.expires_at <= self._clock():
+        if live is None or live.ending or live.expires_at() <= self._clock():
             raise MandateError(await self._why_not(token.task))
         if live.task.mandate.workload != subject.workload:
             raise MandateError("the task is another workload's")
@@ -172,9 +189,12 @@ class TaskDesk:
         Raises:
             NotFoundError: the task is not open.
         """
-        if task_id not in self._open:
-            raise NotFoundError(f"task `{task_id}` is not open")
+        if not self.is_open(task_id):
+            raise NotFoundError(f"task `{task_id[:64]}` is not open")
+        self._current.pop(session_key, None)
         self._current[session_key] = task_id
+        while len(self._current) > _MAX_SESSIONS:
+            del self._current[next(iter(self._current))]
 
     def current(self, session_key: str) -> str | None:
         """Return the token of the session's current task, or None where there is none open."""
@@ -190,28 +210,38 @@ class TaskDesk:
     def measure(self, task: Task, call: Call) -> Bounds:
         """Say how a call stands against mandate, template and budget, as they are now."""
         live = self._open.get(task.id)
-        return bounds.measure(live.task if live else task, call)
+        if live is None:
+            return bounds.measure(task, call)
+        running = live.running_seconds(self._clock())
+        return bounds.measure(live.task, call, running_seconds=running)
 
     def spend(self, task_id: str, call: Call) -> None:
         """Take what the call costs and mark it in flight, at once or not at all.
 
         Raises:
-            MandateError: the task is closed or expired, or another call took the rest.
+            MandateError: the task is closed or expired, another call took the rest, or the call's
+                cost cannot be counted.
+            ConflictError: the call is in flight already.
         """
         live = self._admitting(task_id)
         task = live.task
-        over = bounds.exhausted(task, call)
+        if call.id in live.in_flight:
+            raise ConflictError(f"call `{call.id}` is in flight already")
+        now = self._clock()
+        limits = (*task.mandate.budget.amounts, *task.template.budget.amounts)
+        if unclear := bounds.uncountable(limits, call):
+            raise MandateError("; ".join(unclear))
+        over = bounds.exhausted(task, call, running_seconds=live.running_seconds(now))
         if over:
             raise MandateError(f"the task's budget is spent: {', '.join(over)}")
-        limits = (*task.mandate.budget.amounts, *task.template.budget.amounts)
         amounts = dict(task.spent.amounts)
         for name, amount in bounds.costs(limits, call).items():
-            amounts[name] = amounts.get(name, amount - amount) + amount
+            amounts[name] = bounds.add(amounts.get(name, Decimal(0)), amount)
         live.task = replace(
             task,
             spent=Spent(calls=task.spent.calls + 1, seconds=task.spent.seconds, amounts=amounts),
         )
-        live.in_flight.add(call.id)
+        live.in_flight[call.id] = now
         live.idle.clear()
         self._store.put(live.task)
 
@@ -224,30 +254,36 @@ class TaskDesk:
         self._admitting(task_id)
 
     def settle(self, task_id: str, call: Call, *, seconds: float, label: Label) -> None:
-        """End a call's flight: add its seconds, join its label."""
-        live = self._open.get(task_id)
-        if live is None:
+        """End a call's flight: add its seconds, join its label. Only the first time counts.
+
+        A call that outlasts its task's end is still counted, and opens nothing again.
+        """
+        live = self._open.get(task_id) or self._late.get(task_id)
+        if live is None or call.id not in live.in_flight:
             return
+        del live.in_flight[call.id]
         task = live.task
         live.task = replace(
             task,
             label=task.label.join(label),
             spent=replace(task.spent, seconds=task.spent.seconds + max(seconds, 0.0)),
         )
-        live.in_flight.discard(call.id)
         if not live.in_flight:
             live.idle.set()
+            self._late.pop(task_id, None)
         self._store.put(live.task)
 
     async def close(self, task_id: str, state: TaskState, by: str) -> Task:
         """End a task; nothing new is admitted from the first line on.
 
-        Calls in flight are waited for, as long as ``close_wait_seconds``.
+        Calls in flight are waited for, as long as ``close_wait_seconds``. A caller that goes away
+        does not stop the end.
 
         Raises:
             NotFoundError: there is no such task.
             ConflictError: it is closed, or being closed.
-            EvidenceError: its end could not be made durable; it admits nothing all the same.
+            EvidenceError: its end could not be made durable; it admits nothing all the same, and
+                can be closed again.
         """
         live = self._open.get(task_id)
         if live is None:
@@ -256,29 +292,46 @@ class TaskDesk:
         if live.closing:
             raise ConflictError(f"task `{task_id}` is being closed")
         live.ending = live.closing = True
+        ending = asyncio.ensure_future(self._end(live, state, by))
+        self._endings.add(ending)
+        ending.add_done_callback(self._ended)
+        return await asyncio.shield(ending)
+
+    async def _end(self, live: LiveTask, state: TaskState, by: str) -> Task:
+        task_id = live.task.id
         try:
             if live.in_flight:
-                try:
+                with contextlib.suppress(TimeoutError):  # its answer will find the task closed
                     async with asyncio.timeout(self._close_wait_seconds):
                         await live.idle.wait()
-                except TimeoutError:
-                    pass  # its answer will find the task closed; recovery calls it unknown
             closed = replace(live.task, state=state, closed_at=self._clock(), closed_by=by)
-            self._recorder.stage(_closed(closed), Context(task=task_id))
+            # From here on a late answer settles into the closed task, not over it.
+            live.task = closed
+            self._recorder.stage(ended(closed), Context(task=task_id))
             self._store.put(closed)
             await self._recorder.barrier()
-        except RemitError:
+        except BaseException:
+            live.task = replace(live.task, state=TaskState.OPEN, closed_at=None, closed_by=None)
             live.closing = False
             raise
         self._open.pop(task_id, None)
-        return closed
+        if live.in_flight:
+            self._late[task_id] = live
+        for session in [key for key, bound in self._current.items() if bound == task_id]:
+            del self._current[session]
+        return live.task
+
+    def _ended(self, ending: asyncio.Future[Task]) -> None:
+        self._endings.discard(ending)
+        if not ending.cancelled() and (error := ending.exception()) is not None:
+            log.warning("a task could not be closed", reason=str(error))
 
     def due(self, now: datetime) -> Sequence[str]:
         """Return the open tasks past their expiry."""
         return [
             task_id
             for task_id, live in self._open.items()
-            if live.task.mandate.expires_at <= now and not live.closing
+            if live.expires_at() <= now and not live.closing
         ]
 
     def is_open(self, task_id: str) -> bool:
@@ -334,11 +387,24 @@ class TaskDesk:
     def _in_force(self, task: Task) -> Template:
         return self._templates.get(task.mandate.template) or withdrawn(task.template)
 
-    def _admitting(self, task_id: str) -> _Live:
+    def _vouched(self, task: Task) -> bool:
+        """Return whether the stored mandate is one this authority signed; an expired one is due."""
+        if task.mandate.expires_at <= self._clock():
+            return True
+        try:
+            claims = self._signer.verify(task.signed_mandate, typ=MANDATE_TYP)
+            vouched = from_claims(claims) == task.mandate
+        except RemitError:
+            vouched = False
+        if not vouched:
+            log.error("a stored mandate does not verify: its task admits nothing", task=task.id)
+        return vouched
+
+    def _admitting(self, task_id: str) -> LiveTask:
         live = self._open.get(task_id)
         if live is None or live.ending:
             raise MandateError("the task was closed while the call was under way")
-        if live.task.mandate.expires_at <= self._clock():
+        if live.expires_at() <= self._clock():
             raise MandateError("the task has expired")
         return live
 
@@ -375,37 +441,3 @@ class TaskDesk:
         except NotFoundError:
             return "there is no such task"
         return f"the task is {state}: open a new one"
-
-
-def _opened(task: Task, agent: Agent, salt: bytes, prompt: str | None) -> Step:
-    mandate = task.mandate
-    kept = json.dumps({"salt": salt.hex(), "prompt": prompt}, ensure_ascii=False)
-    return Step(
-        kind="task.opened",
-        body={
-            "mandate": task.mandate_digest,
-            "signed_mandate": task.signed_mandate,
-            "agent": agent.name,
-            "workload": str(mandate.workload),
-            "template": mandate.template,
-            "template_digest": mandate.template_digest,
-            "on_behalf_of": mandate.on_behalf_of,
-            "opened_by": mandate.opened_by,
-            "prompt": mandate.prompt,
-            "expires_at": mandate.expires_at.isoformat(),
-        },
-        payloads=() if prompt is None else (Payload("prompt", kept.encode()),),
-    )
-
-
-def _closed(task: Task) -> Step:
-    return Step(
-        kind=f"task.{task.state.value}",
-        body={
-            "mandate": task.mandate_digest,
-            "closed_by": task.closed_by,
-            "calls": task.spent.calls,
-            "milliseconds": round(task.spent.seconds * 1000),
-            "amounts": {name: str(amount) for name, amount in task.spent.amounts.items()},
-        },
-    )

@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from remit.model.errors import InputError, ProofError
 from remit.model.label import Confidentiality
@@ -27,6 +29,8 @@ T = TypeVar("T")
 
 MANDATE_TYP = "remit-mandate+jwt"
 MAX_MANDATE_BYTES = 32_768
+_DOT_SEGMENT = re.compile(r"(^|[/\\])\.{1,2}([/\\?#;]|$)")
+_UNQUOTE_ROUNDS = 5
 
 
 def narrowed(
@@ -58,6 +62,7 @@ def narrowed(
         template=template.name,
         template_digest=template.digest,
         workload=agent.spiffe_id,
+        agent=agent.name,
         on_behalf_of=on_behalf_of,
         opened_by=opened_by,
         capabilities=_capabilities(template, request),
@@ -84,6 +89,7 @@ def to_claims(mandate: Mandate, issuer: str) -> dict[str, Json]:
         "jti": mandate.id,
         "iat": int(mandate.issued_at.timestamp()),
         "exp": int(mandate.expires_at.timestamp()),
+        "agent": mandate.agent,
         "purpose": mandate.purpose,
         "prompt": mandate.prompt,
         "template": mandate.template,
@@ -135,6 +141,7 @@ def from_claims(claims: Mapping[str, Any]) -> Mandate:
             template=claims["template"],
             template_digest=claims["template_digest"],
             workload=SpiffeId.parse(claims["sub"]),
+            agent=claims["agent"],
             on_behalf_of=claims["on_behalf_of"],
             opened_by=claims["opened_by"],
             capabilities=tuple(Capability(**each) for each in claims["capabilities"]),
@@ -195,18 +202,26 @@ def _capabilities(template: Template, request: TaskRequest) -> tuple[Capability,
 def covers(capability: Capability, action: str, target: str) -> bool:
     """Return whether a capability is about this action on this target.
 
-    A pattern reaches no further than it reads: dot segments, escaped ones too, and backslashes
-    behind its ``*`` do not match.
+    A pattern reaches no further than it reads: a target that climbs (dot segments, escaped ones
+    too, backslashes) does not match, for the upstream would resolve it to somewhere else.
     """
     if capability.action != action:
         return False
     if capability.target == target:
         return True
     prefix, star, _ = capability.target.partition("*")
-    if not star or not target.startswith(prefix):
-        return False
-    rest = target[len(prefix) :].lower().replace("%2e", ".").replace("%2f", "/")
-    return "\\" not in rest and "%5c" not in rest and ".." not in rest.split("/")
+    return bool(star) and target.startswith(prefix) and not _climbs(target)
+
+
+def _climbs(target: str) -> bool:
+    for _ in range(_UNQUOTE_ROUNDS):
+        if _DOT_SEGMENT.search(target) or "\\" in target:
+            return True
+        decoded = unquote(target)
+        if decoded == target:
+            return False
+        target = decoded
+    return True
 
 
 def _common(name: str, allowed: Sequence[T], asked: Sequence[T] | None) -> tuple[T, ...]:

@@ -34,7 +34,7 @@ class MemoryTasks:
             task
             for _, task in sorted(self._tasks.items(), reverse=True)
             if (state is None or task.state is state)
-            and (agent is None or task.mandate.workload.path.rpartition("/")[2] == agent)
+            and (agent is None or task.mandate.agent == agent)
             and (after is None or task.id < after)
         ]
         return found[:limit]

@@ -51,7 +51,7 @@ class SqliteTasks:
         row = {
             "id": task.id,
             "state": task.state.value,
-            "agent": _agent(task),
+            "agent": task.mandate.agent,
             "document": msgspec.json.encode(_written(task)),
         }
         statement = insert(TASKS).values(row)
@@ -96,10 +96,6 @@ class SqliteTasks:
             return connection.execute(statement).scalars().all()
 
         return [_read(document) for document in await self._journal.read(query)]
-
-
-def _agent(task: Task) -> str:
-    return task.mandate.workload.path.rpartition("/")[2]
 
 
 def _written(task: Task) -> _Document:
