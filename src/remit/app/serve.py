@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,6 +25,7 @@ from remit.app.config import Loaded
 from remit.app.explaining import explain
 from remit.app.packing import export
 from remit.gateway.scan import scan
+from remit.identity.workload_api.server import listen
 from remit.model.errors import ConfigError, RemitError
 from remit.model.subject import Person
 from remit.model.task import TaskState
@@ -64,7 +65,9 @@ async def serving(loaded: Loaded) -> AsyncIterator[House]:
         stack.push_async_callback(house.close)
         control = control_app(house)
         await house.workload_api.start(loaded.workload_socket)
-        await _listen(stack, _unix(control, loaded))
+        unix = uvicorn.Config(control, http=PeerHttp, **_COMMON)
+        await _listen(stack, unix, [listen(loaded.control_socket)])
+        stack.callback(loaded.control_socket.unlink, missing_ok=True)
         await _listen(stack, _tcp(_dispatch(house.gateway, control), loaded))
         await house.reloader.start()
         stack.push_async_callback(house.reloader.close)
@@ -156,12 +159,6 @@ def _dispatch(gateway: ASGIApp, control: ASGIApp) -> ASGIApp:
     return app
 
 
-def _unix(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
-    path = loaded.control_socket
-    path.unlink(missing_ok=True)
-    return uvicorn.Config(app, uds=str(path), http=PeerHttp, **_COMMON)
-
-
 def _tcp(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
     tls = loaded.config.authority.tls
     files: dict[str, Any] = {}
@@ -188,21 +185,20 @@ _COMMON: dict[str, Any] = {
 }
 
 
-async def _listen(stack: contextlib.AsyncExitStack, config: uvicorn.Config) -> None:
+async def _listen(
+    stack: contextlib.AsyncExitStack,
+    config: uvicorn.Config,
+    sockets: list[socket.socket] | None = None,
+) -> None:
     listener = _Listener(config)
-    before = os.umask(0o077)
-    running = asyncio.create_task(_serve(listener))
-    try:
-        while not listener.started:
-            if running.done():
-                running.result()
-                where = config.uds or f"{config.host}:{config.port}"
-                raise ConfigError(f"nothing can listen at `{where}`: is another remit running?")
-            await asyncio.sleep(0.005)
-    finally:
-        os.umask(before)
-    if config.uds:
-        Path(config.uds).chmod(0o600)
+    running = asyncio.create_task(_serve(listener, sockets))
+    while not listener.started:
+        if running.done():
+            running.result()
+            raise ConfigError(
+                f"nothing can listen at `{config.host}:{config.port}`: is another remit running?"
+            )
+        await asyncio.sleep(0.005)
 
     async def stop() -> None:
         listener.should_exit = True
@@ -212,9 +208,9 @@ async def _listen(stack: contextlib.AsyncExitStack, config: uvicorn.Config) -> N
     stack.push_async_callback(stop)
 
 
-async def _serve(listener: _Listener) -> None:
+async def _serve(listener: _Listener, sockets: list[socket.socket] | None) -> None:
     try:
-        await listener.serve()
+        await listener.serve(sockets=sockets)
     except SystemExit:
         # How uvicorn says that it could not bind.
         return
@@ -228,12 +224,7 @@ async def _every_second(house: House) -> None:
             for task_id in authority.tasks.due(utc_now()):
                 await close_task(task_id, TaskState.EXPIRED, "remit", authority)
             authority.approvals.expire_due()
-            running = (
-                {task.id for task in await authority.tasks.list(state=TaskState.OPEN, limit=10**6)}
-                if authority.leases.open_leases()
-                else set()
-            )
-            await authority.leases.sweep(running.__contains__)
+            await authority.leases.sweep(authority.tasks.is_open)
         except RemitError as error:
             log.warning("the work of a second was put off", reason=str(error))
         except Exception:

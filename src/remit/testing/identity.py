@@ -78,9 +78,11 @@ class ForeignSigner:
         head = {"alg": "ES256", "kid": self.kid, "typ": "JWT", **header}
         head = {name: value for name, value in head.items() if value is not None}
         signed = f"{base64url(json.dumps(head).encode())}.{base64url(data)}"
-        der = self.key.private_key.sign(signed.encode(), ECDSA(SHA256()))
-        r, s = decode_dss_signature(der)
-        size = (self.key.private_key.key_size + 7) // 8
+        key = self.key.private_key
+        if key is None:
+            raise ValueError("a signer has a private key")
+        r, s = decode_dss_signature(key.sign(signed.encode(), ECDSA(SHA256())))
+        size = (key.key_size + 7) // 8
         return f"{signed}.{base64url(r.to_bytes(size) + s.to_bytes(size))}"
 
 
