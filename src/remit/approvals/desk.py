@@ -6,10 +6,14 @@ expires, and is used by one call only. It is not a permit: with it, the call is 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+
+import structlog
 
 from remit.approvals.ports import ApprovalStore, Clock
 from remit.approvals.preview import preview
@@ -21,6 +25,8 @@ from remit.model.ids import new_id
 from remit.model.record import Context, Recorder
 from remit.model.subject import Person, Subject
 from remit.model.task import Task
+
+log = structlog.get_logger()
 
 ADMIN = "admin"
 """The role of the authority's owner, who holds every other."""
@@ -41,8 +47,8 @@ class NotEligibleError(RemitError):
 class ApprovalDesk:
     """Asks, grants, denies, uses up and expires approvals.
 
-    Live approvals are kept in memory and changed without an await in between; what is decided is
-    staged in the same breath.
+    Live approvals are kept in memory and changed without an await in between. A decision is found
+    by calls only once it is durable: until then the approval is pending, and nobody else decides.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class ApprovalDesk:
         self._self_approval = self_approval
         self._max_pending = max_pending_per_task
         self._live: dict[str, Approval] = {}
+        self._deciding: dict[str, asyncio.Future[Approval]] = {}
+        self._asked_in: dict[str, int] = {}
 
     async def load(self) -> None:
         """Take up the pending and approved ones of the store, after a start."""
@@ -90,13 +98,17 @@ class ApprovalDesk:
             for approval in self._live.values()
             if approval.task == task.id and approval.state is ApprovalState.PENDING
         ]
-        for approval in pending:
-            if (
-                approval.call_digest == call.digest
-                and approval.bundle_digest == decision.bundle_digest
-                and approval.requester == str(subject.workload)
-            ):
-                return approval
+        for approval in [each for each in pending if each.call_digest == call.digest]:
+            if approval.bundle_digest != decision.bundle_digest:
+                # Policy has changed since: a yes to the old question could not be used.
+                if approval.id not in self._deciding:
+                    self._keep(replace(approval, state=ApprovalState.EXPIRED))
+                    pending.remove(approval)
+                continue
+            if self._asked_in.get(approval.id, self._recorder.epoch) != self._recorder.epoch:
+                # The group that held the question may be lost: ask it again, in writing.
+                self._keep(approval)
+            return approval
         if len(pending) >= self._max_pending:
             raise ConflictError(
                 f"the task waits for {len(pending)} approvals already: wait until one is decided"
@@ -117,7 +129,7 @@ class ApprovalDesk:
             asked_at=now,
             expires_at=min(now + self._expires, task.mandate.expires_at),
         )
-        return self._moved(approval)
+        return self._keep(approval)
 
     def granted(self, *, task_id: str, call: Call, bundle_digest: str) -> Approval | None:
         """Return a usable yes to this exact call, if there is one."""
@@ -144,7 +156,7 @@ class ApprovalDesk:
             raise ConflictError(f"approval `{approval_id}` cannot be used (any more)")
         if approval.expires_at <= self._clock():
             raise ConflictError(f"approval `{approval_id}` has expired")
-        return self._moved(replace(approval, state=ApprovalState.USED))
+        return self._keep(replace(approval, state=ApprovalState.USED))
 
     async def approve(self, approval_id: str, person: Person, comment: str = "") -> Approval:
         """Say yes.
@@ -169,8 +181,12 @@ class ApprovalDesk:
     def expire_due(self) -> Sequence[Approval]:
         """Expire what is past its time; staged, durable at the next barrier."""
         now = self._clock()
-        due = [approval for approval in self._live.values() if approval.expires_at <= now]
-        return [self._moved(replace(each, state=ApprovalState.EXPIRED)) for each in due]
+        due = [
+            approval
+            for approval in self._live.values()
+            if approval.expires_at <= now and approval.id not in self._deciding
+        ]
+        return [self._keep(replace(each, state=ApprovalState.EXPIRED)) for each in due]
 
     async def get(self, approval_id: str) -> Approval:
         """Return one approval.
@@ -195,36 +211,72 @@ class ApprovalDesk:
     ) -> Approval:
         self.expire_due()
         approval = await self.get(approval_id)
-        # No await between here and the change: two people deciding at once cannot both succeed.
+        # No await between here and the claim: two people deciding at once cannot both succeed.
         approval = self._live.get(approval_id, approval)
         if approval.state is not ApprovalState.PENDING:
             raise ConflictError(f"approval `{approval_id}` is {approval.state.value} already")
+        if approval_id in self._deciding:
+            raise ConflictError(f"approval `{approval_id}` is being decided")
+        self._require_eligible(person, approval, state)
+        decided = replace(
+            approval,
+            state=state,
+            decided_by=person.id,
+            decided_at=self._clock(),
+            comment=comment[:_MAX_COMMENT] or None,
+        )
+        # A person who goes away does not stop what they decided.
+        deciding = asyncio.ensure_future(self._decided(decided))
+        self._deciding[approval_id] = deciding
+        deciding.add_done_callback(self._forget(approval_id))
+        return await asyncio.shield(deciding)
+
+    async def _decided(self, decided: Approval) -> Approval:
+        """Make a decision durable, and only then let a call find it."""
+        self._write(decided)
+        await self._recorder.barrier()
+        self._hold(decided)
+        return decided
+
+    def _forget(self, approval_id: str) -> Callable[[asyncio.Future[Approval]], None]:
+        def done(deciding: asyncio.Future[Approval]) -> None:
+            self._deciding.pop(approval_id, None)
+            if not deciding.cancelled() and (error := deciding.exception()) is not None:
+                log.warning("an approval could not be decided", reason=str(error))
+
+        return done
+
+    def _require_eligible(self, person: Person, approval: Approval, state: ApprovalState) -> None:
         if approval.role not in person.roles and ADMIN not in person.roles:
             raise NotEligibleError(f"`{person.id}` does not hold the role `{approval.role}`")
-        own = person.id == approval.on_behalf_of
+        own = _same_person(person.id, approval.on_behalf_of)
         if state is ApprovalState.APPROVED and own and not self._self_approval:
             raise NotEligibleError(
                 f"the task is on behalf of `{person.id}`: somebody else has to approve its calls"
             )
-        decided = self._moved(
-            replace(
-                approval,
-                state=state,
-                decided_by=person.id,
-                decided_at=self._clock(),
-                comment=comment[:_MAX_COMMENT] or None,
-            )
-        )
-        await self._recorder.barrier()
-        return decided
 
-    def _moved(self, approval: Approval) -> Approval:
-        if approval.state in _LIVE:
-            self._live[approval.id] = approval
-        else:
-            self._live.pop(approval.id, None)
-        self._store.put(approval)
-        self._recorder.stage(approval.record(), Context(task=approval.task))
+    def _keep(self, approval: Approval) -> Approval:
+        self._hold(approval)
+        self._write(approval)
         return approval
 
+    def _hold(self, approval: Approval) -> None:
+        if approval.state in _LIVE:
+            self._live[approval.id] = approval
+            self._asked_in[approval.id] = self._recorder.epoch
+        else:
+            self._live.pop(approval.id, None)
+            self._asked_in.pop(approval.id, None)
 
+    def _write(self, approval: Approval) -> None:
+        self._store.put(approval)
+        self._recorder.stage(approval.record(), Context(task=approval.task))
+
+
+def _same_person(one: str, other: str) -> bool:
+    """Return whether two spellings of an id are one person's; when in doubt, they are."""
+
+    def plain(text: str) -> str:
+        return unicodedata.normalize("NFKC", text).casefold().strip().removeprefix("user:")
+
+    return plain(one) == plain(other)

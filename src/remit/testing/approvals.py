@@ -28,7 +28,6 @@ class MemoryApprovals:
         found = [
             approval
             for _, approval in sorted(self._approvals.items(), reverse=True)
-            if (state is None or approval.state is state)
-            and (after is None or approval.id < after)
+            if (state is None or approval.state is state) and (after is None or approval.id < after)
         ]
         return found[:limit]
