@@ -102,7 +102,7 @@ def prepare(folder: Path, port: int) -> Path:
     path = folder / "remit.toml"
     path.write_text(
         _CONFIG.format(
-            port=port or _free_port(),
+            port=port or free_port(),
             helpdesk=json.dumps(helpdesk),
             git=json.dumps(git),
             env="{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in who.items()) + " }",
@@ -113,7 +113,7 @@ def prepare(folder: Path, port: int) -> Path:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
