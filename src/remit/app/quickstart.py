@@ -114,6 +114,7 @@ def prepare(folder: Path, port: int) -> Path:
 
 
 def free_port() -> int:
+    """Return a TCP port of loopback that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
