@@ -3,18 +3,24 @@
 A pack is one JSON document in RFC 8785 form. A record stands in it as itself: its canonical bytes
 are the log's leaf. There is one way to write a pack down, so reading is strict: what would not be
 written again byte for byte is refused, and ``digest`` covers every other member.
+
+JSON and not an archive, because an archive says most things twice (in its directory and beside each
+member) and readers differ on which they trust, and because every language and person can read it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from remit.model.errors import ProofError
+from remit.model.errors import InputError, ProofError
 from remit.proof.encoding import canonical, digest, parse_strict
+from remit.proof.jws import Jwk
+
+T = TypeVar("T", int, str, tuple[str, str])
 
 FORMAT = "remit/evidence-pack/v1"
 MAX_PACK_BYTES = 64 * 1024 * 1024
@@ -54,15 +60,20 @@ class PackedPayload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """A pack's members. ``keys`` is a JWKS; ``bundles`` maps a digest to files by path."""
+    """A pack's members.
+
+    ``witnesses`` are the vkeys of every cosignature on the checkpoint, ``keys`` the public keys that
+    signed the mandates, by kid; ``bundles`` maps a digest to the texts of a bundle's files by path.
+    """
 
     task: str
     origin: str
     vkey: str
+    witnesses: tuple[str, ...] = ()
     checkpoint: bytes = field(repr=False)
     records: tuple[PackedRecord, ...]
     mandates: tuple[str, ...]
-    keys: Mapping[str, Any]
+    keys: tuple[Jwk, ...]
     bundles: Mapping[str, Mapping[str, str]] = field(repr=False)
     disclosed: tuple[PackedPayload, ...] = ()
     withheld: tuple[tuple[str, str], ...] = ()
@@ -72,14 +83,17 @@ def encode_pack(pack: Pack) -> bytes:
     """Return a pack's one form.
 
     Raises:
-        InputError: a member holds what RFC 8785 cannot write.
+        InputError: a member holds what RFC 8785 cannot write, or a list is out of order.
+        ProofError: a record's bytes are not JSON.
     """
+    _check(pack)
     document: dict[str, Any] = {
         "format": FORMAT,
         "task": pack.task,
         "log": {
             "origin": pack.origin,
             "vkey": pack.vkey,
+            "witnesses": list(pack.witnesses),
             "checkpoint": pack.checkpoint.decode(),
         },
         "records": [
@@ -91,7 +105,7 @@ def encode_pack(pack: Pack) -> bytes:
             for each in pack.records
         ],
         "mandates": list(pack.mandates),
-        "keys": pack.keys,
+        "keys": {"keys": [key.document for key in pack.keys]},
         "bundles": pack.bundles,
         "disclosed": [
             {
@@ -126,7 +140,7 @@ def decode_pack(data: bytes) -> Pack:
         again = encode_pack(pack)
     except ProofError:
         raise
-    except Exception as error:
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProofError("a member of the pack has not the shape of its format") from error
     if again != data:
         raise ProofError("the pack was altered, or not written in its one form")
@@ -139,6 +153,7 @@ def _pack(document: Mapping[str, Any]) -> Pack:
         task=_str(document["task"]),
         origin=_str(log["origin"]),
         vkey=_str(log["vkey"]),
+        witnesses=tuple(_str(each) for each in log["witnesses"]),
         checkpoint=_str(log["checkpoint"]).encode(),
         records=tuple(
             PackedRecord(
@@ -149,7 +164,7 @@ def _pack(document: Mapping[str, Any]) -> Pack:
             for each in document["records"]
         ),
         mandates=tuple(_str(each) for each in document["mandates"]),
-        keys=document["keys"],
+        keys=tuple(Jwk.parse(each) for each in document["keys"]["keys"]),
         bundles={
             _str(name): {_str(path): _str(text) for path, text in files.items()}
             for name, files in document["bundles"].items()
@@ -165,6 +180,20 @@ def _pack(document: Mapping[str, Any]) -> Pack:
         ),
         withheld=tuple((_str(record), _str(name)) for record, name in document["withheld"]),
     )
+
+
+def _check(pack: Pack) -> None:
+    """Hold every list to its one order: what is there twice would count twice."""
+    _ascending("records", [each.index for each in pack.records])
+    _ascending("witnesses", pack.witnesses)
+    _ascending("keys", [key.kid for key in pack.keys])
+    _ascending("disclosed payloads", [(each.record, each.name) for each in pack.disclosed])
+    _ascending("withheld payloads", pack.withheld)
+
+
+def _ascending(what: str, values: Sequence[T]) -> None:
+    if list(values) != sorted(set(values)):
+        raise InputError(f"a pack's {what} are in order, each once")
 
 
 def manifest_digest(files: Mapping[str, str]) -> str:

@@ -1,16 +1,20 @@
-"""Whether one task's records tell a whole story: order, outcomes, leases, seal, payloads."""
+"""Whether one task's records tell a whole story: order, outcomes, approvals, leases, seal, payloads.
+
+Every check reads the order of the log, never the records' own times: the log's order is what its
+checkpoint fixes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from remit.model.errors import ProofError
 from remit.model.record import Record
+from remit.proof.encoding import parse_strict
+from remit.proof.mandate import Chain, ProvenMandate
 from remit.proof.pack import PackedPayload
-
-Chain = Sequence[tuple[int, Record]]
 
 OUTCOMES = {
     "call.succeeded": "succeeded",
@@ -20,13 +24,29 @@ OUTCOMES = {
     "call.unidentified": "refused",
     "call.unadmitted": "refused",
 }
-_ENDED = {"settled", "failed", "irrevocable"}
 SEALED = "task.sealed"
+LEASE_ENDS = ("settled", "failed", "irrevocable")
+
+_ENDS = frozenset({"task.completed", "task.cancelled", "task.expired"})
+_ACTED = frozenset({"call.succeeded", "call.unknown"})
+_STAGES = {
+    "call.identified": 1,
+    "call.admitted": 2,
+    "call.decided": 3,
+    **dict.fromkeys(OUTCOMES, 4),
+}
+_NOT_AFTER_SEAL = frozenset({"task.opened", "lease.reserved", "lease.issued", "approval.used"})
 
 
 def is_sealed(chain: Chain) -> bool:
-    """Return whether the task's end is recorded."""
+    """Return whether the task's end is sealed."""
     return any(record.kind == SEALED for _, record in chain)
+
+
+def after_seal(chain: Chain) -> int:
+    """Return how many records the last seal does not cover."""
+    seals = [place for place, (_, record) in enumerate(chain) if record.kind == SEALED]
+    return len(chain) - 1 - seals[-1] if seals else 0
 
 
 def counts(chain: Chain) -> dict[str, int]:
@@ -35,107 +55,234 @@ def counts(chain: Chain) -> dict[str, int]:
 
 
 def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
-    """Check parents, and each seal's count and hash over the records before it.
+    """Check ids, parents, the task's one end, and each seal over the records before it.
+
+    Parents are record ids. An id inside a record is covered by that record's leaf hash, and every
+    record of the chain is proven to be in the log, so a parent's hash would bind nothing more.
 
     Raises:
         ProofError: a record follows from one that is not before it, or a seal does not match.
     """
     seen: set[str] = set()
-    sealed = 0
+    ended = sealed = False
     for place, (index, record) in enumerate(chain):
         if record.id in seen:
             raise ProofError(f"record {index}: its id was used before")
-        for parent in record.parents:
-            if parent not in seen:
-                raise ProofError(f"record {index} follows from one that is not before it")
+        if any(parent not in seen for parent in record.parents):
+            raise ProofError(f"record {index} follows from one that is not before it")
+        if record.kind in _ENDS and ended:
+            raise ProofError(f"record {index}: the task ended twice")
+        if sealed and _new_authority(record):
+            raise ProofError(f"record {index}: `{record.kind}` came after the task was sealed")
         if record.kind == SEALED:
-            sealed += 1
-            before = hashlib.sha256(b"".join(hashes[:place])).hexdigest()
-            if (
-                record.body.get("records") != place
-                or record.body.get("chain") != f"sha256:{before}"
-            ):
+            if not ended:
+                raise ProofError(f"record {index}: the task was sealed before it ended")
+            covered = f"sha256:{hashlib.sha256(b''.join(hashes[:place])).hexdigest()}"
+            if record.body.get("records") != place or record.body.get("chain") != covered:
                 raise ProofError(f"record {index}: records of `{task}` are missing before the seal")
+            sealed = True
+        ended = ended or record.kind in _ENDS
         seen.add(record.id)
     if not sealed:
         return "every record follows from one before it; the task is not sealed"
     return "every record follows from one before it, and the seal counts and hashes them all"
 
 
-def check_calls(chain: Chain) -> str:
-    """Check that each call has one outcome, and a permit before it acted.
+def check_calls(chain: Chain, mandate: ProvenMandate) -> str:
+    """Check each call: identified, admitted, decided, acted only if permitted, ended once.
 
     Raises:
         ProofError: a call has two outcomes, none although sealed, or acted without a permit.
     """
     calls: dict[str, list[tuple[int, Record]]] = {}
     for index, record in chain:
+        if record.kind.startswith("call.") and record.call is None:
+            raise ProofError(f"record {index}: `{record.kind}` names no call")
         if record.call is not None:
             calls.setdefault(record.call, []).append((index, record))
-    finished = is_sealed(chain)
+    finished, running = is_sealed(chain), 0
     for call, steps in calls.items():
-        kinds = [record.kind for _, record in steps]
-        outcomes = [place for place, kind in enumerate(kinds) if kind in OUTCOMES]
-        if len(outcomes) > 1:
-            raise ProofError(f"call `{call}` has {len(outcomes)} outcomes")
-        if not outcomes:
-            if finished:
-                raise ProofError(f"call `{call}` has no outcome, although the task is sealed")
-            continue
-        before = steps[: outcomes[0]]
-        permitted = [
-            place
-            for place, (_, record) in enumerate(before)
-            if record.kind == "call.decided" and record.body.get("effect") == "permit"
-        ]
-        said = {record.kind for _, record in before[: permitted[0]]} if permitted else set()
-        if kinds[outcomes[0]] in {"call.succeeded", "call.unknown"} and not permitted:
-            raise ProofError(f"call `{call}` acted without a permit before it")
-        if permitted and not {"call.identified", "call.admitted"} <= said:
-            raise ProofError(f"call `{call}` was decided before it was identified and admitted")
-    return f"{len(calls)} calls, each with one outcome, and none acted before its permit"
+        ended = _check_call(call, steps, mandate)
+        if not ended and finished:
+            raise ProofError(f"call `{call}` has no outcome, although the task is sealed")
+        running += not ended
+    said = f"{len(calls)} calls, none acted before its permit, each with one outcome"
+    return f"{said}, but for {running} under way" if running else said
 
 
-def check_leases(chain: Chain) -> str:
-    """Check that every lease ended, once the task is sealed.
+def check_approvals(chain: Chain) -> str:
+    """Check that each approval that was used had been given by somebody, and was used once.
 
     Raises:
-        ProofError: a lease is open behind the seal, or was never reserved.
+        ProofError: it was not, or was used twice.
     """
-    states: dict[str, list[str]] = {}
-    for _, record in chain:
-        if record.kind.startswith("lease."):
-            states.setdefault(str(record.body.get("lease")), []).append(record.kind[6:])
-    for lease, moves in states.items():
-        if moves[0] != "reserved":
+    given: set[str] = set()
+    used: set[str] = set()
+    for index, record in chain:
+        if not record.kind.startswith("approval."):
+            continue
+        approval = _text(index, record, "approval")
+        if record.kind == "approval.approved":
+            _text(index, record, "decided_by")
+            given.add(approval)
+        if record.kind == "approval.used":
+            if approval not in given or approval in used:
+                raise ProofError(f"record {index}: the approval used was not given, or used before")
+            used.add(approval)
+    if not given and not used:
+        return "no approval was given or used"
+    return f"{len(given)} approvals given, {len(used)} used, each once and only after it was given"
+
+
+def check_leases(chain: Chain) -> dict[str, str]:
+    """Check that each credential was permitted, written down first, and taken back.
+
+    Returns:
+        Each lease's last state: an end (``settled``, ``failed``, ``irrevocable``) where the task is
+        sealed.
+
+    Raises:
+        ProofError: a lease was taken without a permit, issued before it was written down, moved
+            after its end, or is open although the task is sealed.
+    """
+    states: dict[str, str] = {}
+    permitted: set[str | None] = set()
+    for index, record in chain:
+        if record.kind == "call.decided" and record.body.get("effect") == "permit":
+            permitted |= {record.call, None}
+        if not record.kind.startswith("lease."):
+            continue
+        lease, state = _text(index, record, "lease"), record.kind.removeprefix("lease.")
+        before = states.get(lease)
+        if before is None and state != "reserved":
             raise ProofError(f"lease `{lease}` was not written down before it was issued")
-        if is_sealed(chain) and moves[-1] not in _ENDED:
-            raise ProofError(f"lease `{lease}` is {moves[-1]}, although the task is sealed")
-    if not states:
-        return "no credential was issued"
-    ends = Counter(moves[-1] for moves in states.values())
-    return ", ".join(f"{count} leases {end}" for end, count in sorted(ends.items()))
+        if state == "reserved" and (before is not None or record.call not in permitted):
+            raise ProofError(f"lease `{lease}` was taken twice, or without a permit before it")
+        if before in LEASE_ENDS and (before, state) != ("irrevocable", "settled"):
+            raise ProofError(f"lease `{lease}` became {state} after it was {before}")
+        states[lease] = state
+    if is_sealed(chain):
+        for lease, state in states.items():
+            if state not in LEASE_ENDS:
+                raise ProofError(f"lease `{lease}` is {state}, although the task is sealed")
+    return states
+
+
+def unconfirmed(chain: Chain) -> list[str]:
+    """Return the leases that ended without the target's word that the credential is gone."""
+    last = {
+        str(record.body.get("lease")): record
+        for _, record in chain
+        if record.kind.startswith("lease.")
+    }
+    return [
+        lease
+        for lease, record in last.items()
+        if record.kind == "lease.irrevocable"
+        or (record.kind == "lease.settled" and record.body.get("confirmed") is not True)
+    ]
 
 
 def check_payloads(
-    disclosed: Sequence[PackedPayload], withheld: Sequence[tuple[str, str]], chain: Chain
+    disclosed: Sequence[PackedPayload],
+    withheld: Sequence[tuple[str, str]],
+    chain: Chain,
+    mandate: ProvenMandate,
 ) -> str:
-    """Check each payload that is shown against its record's salted digest.
+    """Check each payload that is shown against its record's salted digest, the prompt's twice.
 
     Raises:
         ProofError: a payload is not the one that was recorded.
     """
     by_id = {record.id: record for _, record in chain}
-    for record_id, name in ((each.record, each.name) for each in disclosed):
-        if record_id not in by_id or name not in by_id[record_id].payloads:
-            raise ProofError(f"no record speaks of the payload `{name}`")
-    for record_id, name in withheld:
-        if record_id not in by_id or name not in by_id[record_id].payloads:
-            raise ProofError(f"no record speaks of the withheld payload `{name}`")
+    shown = [(each.record, each.name) for each in disclosed]
+    _check_named([*shown, *withheld], by_id)
     for each in disclosed:
         kept = by_id[each.record].payloads[each.name]
         found = f"sha256:{hashlib.sha256(each.salt + each.data).hexdigest()}"
         if kept.get("digest") != found or kept.get("bytes") != len(each.data):
             raise ProofError(f"the payload `{each.name}` is not the one that was recorded")
+        if by_id[each.record].kind == "task.opened" and each.name == "prompt":
+            _check_prompt(each.data, mandate)
     total = sum(len(record.payloads) for _, record in chain)
-    return f"{len(disclosed)} of {total} payloads are shown; the others stay sealed"
+    said = f"{len(disclosed)} of {total} payloads are shown; the others are digests only"
+    return f"{said}, {len(withheld)} of them erased" if withheld else said
+
+
+def _check_call(call: str, steps: Sequence[tuple[int, Record]], mandate: ProvenMandate) -> bool:
+    """Check one call's records, in order; return whether it has its outcome."""
+    found: dict[int, Record] = {}
+    issued = leased = False
+    for index, record in steps:
+        leased = leased or record.kind == "lease.reserved"
+        issued = issued or record.kind == "lease.issued"
+        if not record.kind.startswith("call."):
+            continue
+        stage = _STAGES.get(record.kind)
+        if stage is None:
+            raise ProofError(f"record {index}: `{record.kind}` is not a step of a call")
+        if found and stage <= max(found):
+            raise ProofError(f"call `{call}`: `{record.kind}` came too late, or twice")
+        found[stage] = record
+        if stage == _STAGES["call.succeeded"] and leased and not issued:
+            _refuse_if(record.kind == "call.succeeded", call, "acted before its credential")
+    decided, outcome = found.get(_STAGES["call.decided"]), found.get(_STAGES["call.succeeded"])
+    _refuse_if(not found, call, "has records, but no step of its own")
+    if decided is not None:
+        _refuse_if(not {1, 2} <= found.keys(), call, "was decided before it was admitted")
+    if outcome is not None:
+        _check_outcome(call, decided, outcome, mandate)
+    return outcome is not None
+
+
+def _check_outcome(
+    call: str, decided: Record | None, outcome: Record, mandate: ProvenMandate
+) -> None:
+    permitted = decided is not None and decided.body.get("effect") == "permit"
+    _refuse_if(outcome.kind in _ACTED and not permitted, call, "acted without a permit before it")
+    if decided is None:
+        return
+    for member in ("target", "decision"):
+        said = outcome.body.get(member)
+        differs = said is not None and said != decided.body.get(member)
+        _refuse_if(differs, call, f"ended with another {member} than was decided")
+    expired = outcome.kind == "call.succeeded" and not mandate.in_force(decided.at)
+    _refuse_if(expired, call, "was permitted after its mandate expired")
+
+
+def _check_named(names: Iterable[tuple[str, str]], by_id: dict[str, Record]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for record, name in names:
+        if record not in by_id or name not in by_id[record].payloads:
+            raise ProofError(f"no record speaks of the payload `{name}`")
+        if (record, name) in seen:
+            raise ProofError(f"the payload `{name}` is both shown and withheld")
+        seen.add((record, name))
+
+
+def _check_prompt(data: bytes, mandate: ProvenMandate) -> None:
+    """Check the prompt that is shown against the digest that the mandate was signed over."""
+    document = parse_strict(data)
+    try:
+        salted = bytes.fromhex(document["salt"]) + document["prompt"].encode()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProofError("the prompt's payload does not hold a salt and a prompt") from error
+    if mandate.claims.get("prompt") != f"sha256:{hashlib.sha256(salted).hexdigest()}":
+        raise ProofError("the prompt is not the one that the mandate was signed for")
+
+
+def _new_authority(record: Record) -> bool:
+    permit = record.kind == "call.decided" and record.body.get("effect") == "permit"
+    return permit or record.kind in _NOT_AFTER_SEAL
+
+
+def _refuse_if(wrong: bool, call: str, sentence: str) -> None:  # noqa: FBT001 - the condition
+    if wrong:
+        raise ProofError(f"call `{call}` {sentence}")
+
+
+def _text(index: int, record: Record, member: str) -> str:
+    value = record.body.get(member)
+    if not isinstance(value, str):
+        raise ProofError(f"record {index}: `{record.kind}` names no {member}")
+    return value

@@ -3,30 +3,40 @@
 Each step is numbered as docs/spec/pack.md numbers it. The first that fails ends the verification
 with a :class:`ProofError` that names it; nothing is ever softened into a warning. What the caller
 still owes is in ``does_not_prove``.
+
+=== ========== ====================================================================================
+ 1  container  one canonical document, as it was written
+ 2  records    every record is in its canonical form, of this task, in the order of the log
+ 3  checkpoint the log signed its size and root, and the witnesses named cosigned it
+ 4  inclusion  every record is in that log, at its index
+ 5  chain      records follow from earlier ones; the seal covers every record before it
+ 6  mandate    the task's mandate is the one logged, is signed, and every call ran under it
+ 7  policy     each decision names a policy bundle that is here, word for word
+ 8  calls      no call acted without a permit before it; each has one outcome
+ 9  approvals  each approval that was used had been given, and was used once
+ 10 leases     each credential was permitted, written down first, and ended
+ 11 payloads   what is shown in the clear is what was recorded
+=== ========== ====================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from remit.model.errors import ProofError, RemitError
 from remit.model.record import Record
+from remit.proof import story
 from remit.proof.checkpoint import Opened, open_checkpoint
 from remit.proof.encoding import decode_record
-from remit.proof.jws import verify_es256
+from remit.proof.mandate import ProvenMandate, check_mandate, check_policy
 from remit.proof.merkle import leaf_hash, verify_inclusion
-from remit.proof.note import Verifier
-from remit.proof.pack import Pack, decode_pack, manifest_digest
-from remit.proof.story import (
-    check_calls,
-    check_chain,
-    check_leases,
-    check_payloads,
-    counts,
-    is_sealed,
-)
+from remit.proof.note import COSIGNATURE_V1, Note, Verifier
+from remit.proof.pack import Pack, decode_pack
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +49,50 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a pack proves. There is no such thing as a verdict of failure: that is an error."""
+    """What a pack proves. There is no such thing as a verdict of failure: that is an error.
+
+    ``trusted_key`` says whether the log's key was the caller's own; ``witnesses`` are those
+    cosigners whose keys were. ``mandate_key`` is the RFC 7638 thumbprint of the key that signed the
+    mandate. ``calls`` counts calls by their ending, ``leases`` credentials by their last state.
+    """
 
     task: str
     origin: str
     vkey: str
     size: int
+    records: int
+    sealed: bool
+    trusted_key: bool
+    witnesses: tuple[str, ...]
+    purpose: str
+    workload: str
+    on_behalf_of: str
+    mandate_key: str
     calls: dict[str, int]
+    leases: dict[str, int]
     steps: tuple[Checked, ...]
     proves: tuple[str, ...]
     does_not_prove: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class _Work:
-    """What the steps find out on their way."""
+class _Steps:
+    """The steps that held so far."""
 
-    pack: Pack
-    records: list[tuple[int, Record]] = field(default_factory=list)
-    opened: Opened | None = None
-    steps: list[Checked] = field(default_factory=list)
+    held: list[Checked] = field(default_factory=list)
 
-    def step(self, name: str, run: Callable[[], str]) -> None:
-        number = len(self.steps) + 1
+    def take(self, name: str, check: Callable[[], tuple[T, str]]) -> T:
+        """Run the next step and return what it found.
+
+        Raises:
+            ProofError: it does not hold; names the step.
+        """
         try:
-            self.steps.append(Checked(name, run()))
+            found, sentence = check()
         except RemitError as error:
-            raise ProofError(f"step {number}, {name}: {error}") from error
+            raise ProofError(f"step {len(self.held) + 1}, {name}: {error}") from error
+        self.held.append(Checked(name, sentence))
+        return found
 
 
 def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
@@ -73,51 +100,74 @@ def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
 
     Args:
         data: the file's bytes.
-        vkeys: public keys (C2SP vkeys) that you hold for the log's, and of witnesses. With none,
-            the pack's own key is used, which shows that the pack is whole, not whose it is.
+        vkeys: the public keys (C2SP vkeys) you hold: the log's, and any witnesses'. With none, the
+            pack's own key is used, which shows that the pack is whole, not whose it is.
 
     Raises:
+        InputError: one of ``vkeys`` is malformed.
         ProofError: the pack does not verify; says which step, and why.
     """
-    try:
-        pack = decode_pack(data)
-    except RemitError as error:
-        raise ProofError(f"step 1, container: {error}") from error
-    work = _Work(pack)
-    work.steps.append(Checked("container", "one canonical document, not a byte altered"))
-    work.step("records", lambda: _records(work))
-    work.step("checkpoint", lambda: _checkpoint(work, vkeys))
-    work.step("inclusion", lambda: _inclusion(work))
-    work.step("chain", lambda: check_chain(pack.task, work.records, _hashes(pack)))
-    work.step("calls", lambda: check_calls(work.records))
-    work.step("leases", lambda: check_leases(work.records))
-    work.step("mandate", lambda: _mandate(work))
-    work.step("policy", lambda: _policy(work))
-    work.step("payloads", lambda: check_payloads(pack.disclosed, pack.withheld, work.records))
-    return _verdict(work, vkeys)
+    for vkey in vkeys:
+        Verifier.parse(vkey)
+    steps = _Steps()
+    pack = steps.take("container", lambda: _container(data))
+    chain = steps.take("records", lambda: _records(pack))
+    opened = steps.take("checkpoint", lambda: _checkpoint(pack, vkeys))
+    hashes = steps.take("inclusion", lambda: _inclusion(pack, opened))
+    steps.take("chain", lambda: (None, story.check_chain(pack.task, chain, hashes)))
+    mandate = steps.take("mandate", lambda: _mandate(pack, chain))
+    steps.take("policy", lambda: _policy(pack, chain))
+    steps.take("calls", lambda: (None, story.check_calls(chain, mandate)))
+    steps.take("approvals", lambda: (None, story.check_approvals(chain)))
+    leases = steps.take("leases", lambda: _leases(chain))
+    steps.take("payloads", lambda: (None, _payloads(pack, chain, mandate)))
+    calls = story.counts(chain)
+    trusted = pack.vkey in vkeys
+    witnesses = tuple(
+        Verifier.parse(vkey).name for vkey in pack.witnesses if trusted and vkey in vkeys
+    )
+    sealed = story.is_sealed(chain)
+    return Verdict(
+        task=pack.task,
+        origin=pack.origin,
+        vkey=pack.vkey,
+        size=opened.checkpoint.size,
+        records=len(chain),
+        sealed=sealed,
+        trusted_key=trusted,
+        witnesses=witnesses,
+        purpose=mandate.text("purpose"),
+        workload=mandate.workload,
+        on_behalf_of=mandate.text("on_behalf_of"),
+        mandate_key=mandate.key.thumbprint,
+        calls=calls,
+        leases=leases,
+        steps=tuple(steps.held),
+        proves=tuple(_proves(pack, mandate, calls, leases, sealed=sealed)),
+        does_not_prove=tuple(_owed(chain, mandate, trusted=trusted, witnesses=witnesses)),
+    )
 
 
-def _hashes(pack: Pack) -> list[bytes]:
-    return [leaf_hash(each.data) for each in pack.records]
+def _container(data: bytes) -> tuple[Pack, str]:
+    return decode_pack(data), "one canonical document, not a byte altered"
 
 
-def _records(work: _Work) -> str:
-    before = -1
-    for each in work.pack.records:
-        if each.index <= before:
-            raise ProofError("the records are not in the order of the log")
-        before = each.index
-        record = decode_record(each.data)
-        if record.task != work.pack.task:
+def _records(pack: Pack) -> tuple[list[tuple[int, Record]], str]:
+    chain: list[tuple[int, Record]] = []
+    for each in pack.records:
+        try:
+            record = decode_record(each.data)
+        except ProofError as error:
+            raise ProofError(f"record {each.index}: {error}") from error
+        if record.task != pack.task:
             raise ProofError(f"record {each.index} belongs to another task")
-        work.records.append((each.index, record))
-    if not work.records:
+        chain.append((each.index, record))
+    if not chain:
         raise ProofError("there is none")
-    return f"{len(work.records)} records, each in its canonical form"
+    return chain, f"{len(chain)} records, each in its canonical form, in the order of the log"
 
 
-def _checkpoint(work: _Work, vkeys: Sequence[str]) -> str:
-    pack = work.pack
+def _checkpoint(pack: Pack, vkeys: Sequence[str]) -> tuple[Opened, str]:
     own = Verifier.parse(pack.vkey)
     if own.name != pack.origin:
         raise ProofError("the log's key does not bear the log's name")
@@ -125,110 +175,103 @@ def _checkpoint(work: _Work, vkeys: Sequence[str]) -> str:
         raise ProofError(
             f"the pack is of the log `{pack.vkey}`, which is none of the keys you gave"
         )
-    verifiers = [Verifier.parse(vkey) for vkey in dict.fromkeys((pack.vkey, *vkeys))]
-    work.opened = open_checkpoint(pack.checkpoint, verifiers, origin=pack.origin)
-    if work.opened.log != own:
-        raise ProofError("the checkpoint is signed by another key than the log's")
-    size = work.opened.checkpoint.size
-    said = f"`{pack.origin}` signed its first {size} records"
-    if work.opened.witnesses:
-        said += f"; witnessed by {', '.join(work.opened.witnesses)}"
-    return said
+    witnesses = [Verifier.parse(vkey) for vkey in pack.witnesses]
+    if any(witness.kind != COSIGNATURE_V1 for witness in witnesses):
+        raise ProofError("a witness's key is not one for cosignatures")
+    opened = open_checkpoint(pack.checkpoint, [own, *witnesses], origin=pack.origin)
+    signed = [(s.name, s.key_id) for s in Note.parse(pack.checkpoint).signatures]
+    if sorted(signed) != sorted((key.name, key.key_id) for key in [own, *witnesses]):
+        raise ProofError("the checkpoint is not signed once by the log and by each witness named")
+    said = f"`{pack.origin}` signed its first {opened.checkpoint.size} records"
+    return opened, f"{said}; cosigned by {', '.join(opened.witnesses)}" if witnesses else said
 
 
-def _inclusion(work: _Work) -> str:
-    if work.opened is None:
-        raise ProofError("there is no checkpoint")
-    checkpoint = work.opened.checkpoint
-    for each in work.pack.records:
+def _inclusion(pack: Pack, opened: Opened) -> tuple[list[bytes], str]:
+    checkpoint = opened.checkpoint
+    hashes = [leaf_hash(each.data) for each in pack.records]
+    for each, leaf in zip(pack.records, hashes, strict=True):
         try:
-            verify_inclusion(
-                leaf_hash(each.data), each.index, checkpoint.size, each.proof, checkpoint.root
-            )
+            verify_inclusion(leaf, each.index, checkpoint.size, each.proof, checkpoint.root)
         except ProofError as error:
             raise ProofError(f"record {each.index}: {error}") from error
-    return "every record is in that log, at its place, as it was written"
+    return hashes, "every record is in that log, at its place, as it was written"
 
 
-def _mandate(work: _Work) -> str:
-    named: dict[str, Record] = {}
-    for _, record in work.records:
-        if record.kind == "task.opened":
-            named[str(record.body.get("mandate"))] = record
-    given = {}
-    for signed in work.pack.mandates:
-        digest, claims = verify_es256(signed, work.pack.keys)
-        given[digest] = claims
-    if set(given) != set(named):
-        raise ProofError("the mandates in the pack are not those the task was opened under")
-    for digest, record in named.items():
-        claims = given[digest]
-        if claims.get("jti") != work.pack.task or claims.get("sub") != record.body.get("workload"):
-            raise ProofError("the mandate is of another task or another workload")
-    _bound(work.records, given)
-    if not named:
-        return "no record opens the task, so no mandate is needed"
-    claims = next(iter(given.values()))
-    return f"signed by the authority: {claims.get('sub')} on behalf of {claims.get('on_behalf_of')}"
-
-
-def _bound(records: Sequence[tuple[int, Record]], given: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that every call ran under one of these mandates, for its workload."""
-    workloads = {claims.get("sub") for claims in given.values()}
-    for index, record in records:
-        if record.kind == "call.admitted" and record.body.get("mandate") not in given:
-            raise ProofError(f"record {index}: a call was admitted under another mandate")
-        if record.kind == "call.identified" and record.body.get("workload") not in workloads:
-            raise ProofError(f"record {index}: a call came from another workload")
-
-
-def _policy(work: _Work) -> str:
-    for digest, files in work.pack.bundles.items():
-        if manifest_digest(files) != digest:
-            raise ProofError("a policy bundle is not the one its digest names")
-    decided = 0
-    used = set()
-    for index, record in work.records:
-        if record.kind != "call.decided":
-            continue
-        decided += 1
-        used.add(record.body.get("bundle"))
-        if record.body.get("bundle") not in work.pack.bundles:
-            raise ProofError(f"record {index}: the bundle that decided is not in the pack")
-    if used != set(work.pack.bundles):
-        raise ProofError("the pack holds a policy bundle that decided nothing")
-    return f"{decided} decisions, each by a policy bundle that is in the pack, word for word"
-
-
-def _verdict(work: _Work, vkeys: Sequence[str]) -> Verdict:
-    pack = work.pack
-    sealed = is_sealed(work.records)
-    missing = [
-        "that the log shows everyone the same history: compare its checkpoint with a witness's",
-        "that policy was right: it shows which policies decided, and their text",
-        "what an upstream did inside itself with a call",
-    ]
-    if not vkeys:
-        missing.insert(0, "whose log it is: the key came with the pack; give the one you hold")
-    if not sealed:
-        missing.append("that nothing followed: the task is not sealed, later records may exist")
-    if work.opened is None:
-        raise ProofError("there is no checkpoint")
-    numbers = counts(work.records)
-    return Verdict(
-        task=pack.task,
-        origin=pack.origin,
-        vkey=pack.vkey,
-        size=work.opened.checkpoint.size,
-        calls=numbers,
-        steps=tuple(work.steps),
-        proves=(
-            f"{sum(numbers.values())} calls of task {pack.task} and how each ended: "
-            + ", ".join(f"{count} {ending}" for ending, count in sorted(numbers.items())),
-            "no record of them was altered, left out between others, or put in another order"
-            if sealed
-            else "no record of them was altered or put in another order",
-            "every call that succeeded was permitted first, under the mandate shown",
-        ),
-        does_not_prove=tuple(missing),
+def _mandate(pack: Pack, chain: Sequence[tuple[int, Record]]) -> tuple[ProvenMandate, str]:
+    mandate = check_mandate(pack, chain)
+    return mandate, (
+        f"signed by the authority for {mandate.workload} on behalf of "
+        f"{mandate.text('on_behalf_of')}, and every call ran under it"
     )
+
+
+def _policy(pack: Pack, chain: Sequence[tuple[int, Record]]) -> tuple[int, str]:
+    decided = check_policy(pack, chain)
+    return decided, f"{decided} decisions, each by a policy bundle that is in the pack, whole"
+
+
+def _leases(chain: Sequence[tuple[int, Record]]) -> tuple[dict[str, int], str]:
+    ends = dict(Counter(story.check_leases(chain).values()))
+    if not ends:
+        return ends, "no credential was issued"
+    said = ", ".join(f"{count} {state}" for state, count in sorted(ends.items()))
+    return ends, f"every credential was permitted and written down first: {said}"
+
+
+def _payloads(pack: Pack, chain: Sequence[tuple[int, Record]], mandate: ProvenMandate) -> str:
+    return story.check_payloads(pack.disclosed, pack.withheld, chain, mandate)
+
+
+def _proves(
+    pack: Pack,
+    mandate: ProvenMandate,
+    calls: dict[str, int],
+    leases: dict[str, int],
+    *,
+    sealed: bool,
+) -> list[str]:
+    ended = ", ".join(f"{count} {ending}" for ending, count in sorted(calls.items())) or "none"
+    whom = f"{mandate.workload} on behalf of {mandate.text('on_behalf_of')}"
+    proves = [
+        f"task {pack.task} ran for {whom}, to: {mandate.text('purpose')}",
+        f"{sum(calls.values())} calls ended, each in one way: {ended}",
+        "no record of them was altered, left out, or put in another order, up to the seal"
+        if sealed
+        else "no record of them was altered or put in another order",
+        "every call that succeeded was permitted first, under the mandate shown, by policies shown",
+    ]
+    if leases:
+        said = ", ".join(f"{count} {state}" for state, count in sorted(leases.items()))
+        proves.append(f"what became of every credential it used: {said}")
+    return proves
+
+
+def _owed(
+    chain: Sequence[tuple[int, Record]],
+    mandate: ProvenMandate,
+    *,
+    trusted: bool,
+    witnesses: tuple[str, ...],
+) -> list[str]:
+    owed: list[str] = []
+    if not trusted:
+        owed.append("whose log it is: the key came with the pack; give the one you hold")
+    if not witnesses:
+        owed.append("that the log shows everyone one history: no witness that you named cosigned")
+    if not story.is_sealed(chain):
+        owed.append("that these are all its records: it is not sealed, others and later may exist")
+    elif later := story.after_seal(chain):
+        owed.append(f"that nothing else followed the seal: {later} records did, and are shown")
+    owed += [
+        f"that the credential of lease `{lease}` is gone: the target did not confirm it"
+        for lease in story.unconfirmed(chain)
+    ]
+    if unknown := story.counts(chain).get("unknown"):
+        owed.append(f"whether {unknown} calls acted: a crash hid how they ended")
+    return [
+        *owed,
+        "that policy was right: it shows which policies decided and their text, and runs none",
+        "when things happened, beyond their order: times are the authority's own clock",
+        f"whose key signed the mandate: compare its thumbprint `{mandate.key.thumbprint}`",
+        "what went round the gateway, or what an upstream did inside itself with a call",
+    ]
