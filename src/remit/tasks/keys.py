@@ -6,6 +6,7 @@ misspelt restriction must never be silently no restriction.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -193,6 +194,11 @@ class Keys:
 
     def schema(self, name: str, schema: Any, *, references: bool) -> None:
         """Check one argument's schema."""
+        try:
+            # Stricter than the compiler: TOML has dates and NaN, and a mandate is JSON.
+            json.dumps(schema, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            self.fail(name, "holds a value that JSON does not have")
         try:
             compile_schema(schema)
         except SchemaError as error:

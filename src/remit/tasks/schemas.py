@@ -38,11 +38,9 @@ def compile_schema(schema: Any) -> jsonschema_rs.Draft202012Validator:
     """
     if not isinstance(schema, bool | dict):
         raise SchemaError("is not a JSON Schema: a table or a boolean is")
-    if _depth(schema) > MAX_DEPTH:
-        raise SchemaError(f"is nested more than {MAX_DEPTH} deep")
     try:
         encoded = msgspec.json.encode(schema, order="deterministic")
-    except (TypeError, ValueError, UnicodeError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise SchemaError("holds a value that JSON does not have") from error
     if len(encoded) > MAX_SCHEMA_BYTES:
         raise SchemaError(f"holds more than {MAX_SCHEMA_BYTES} bytes")
@@ -51,7 +49,9 @@ def compile_schema(schema: Any) -> jsonschema_rs.Draft202012Validator:
     if found is not None:
         _compiled.move_to_end(digest)
         return found
-    if isinstance(schema, dict) and schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
+    if _depth(schema) > MAX_DEPTH:
+        raise SchemaError(f"is nested more than {MAX_DEPTH} deep")
+    if isinstance(schema, dict) and schema.get("$schema", _DIALECT) != _DIALECT:
         raise SchemaError(f"names another dialect than `{_DIALECT}`")
     try:
         validator = jsonschema_rs.Draft202012Validator(
