@@ -7,11 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult
 from processes import Started, free_port, remit, running
 
 RUN_SECONDS = 60
@@ -85,6 +89,39 @@ class House:
         shown: dict[str, Any] = self.ask("evidence", "show", task)
         records: Sequence[dict[str, Any]] = shown["records"]
         return records
+
+    @contextlib.asynccontextmanager
+    async def client(
+        self, upstream: str, agent: str, task_token: str, mode: str = "auto"
+    ) -> AsyncIterator[Client]:
+        """Connect the SDK's client to one upstream, as an agent under a task."""
+        headers = {"Authorization": f"Bearer {self.svid(agent)}", "Remit-Task": task_token}
+        async with httpx2.AsyncClient(headers=headers, timeout=RUN_SECONDS) as http:
+            transport = streamable_http_client(f"{self.url}/mcp/{upstream}", http_client=http)
+            async with Client(transport, mode=mode) as client:  # type: ignore[arg-type]
+                yield client
+
+
+def effect(result: object) -> str:
+    """Return what became of a call, as its result says it."""
+    assert isinstance(result, CallToolResult)
+    told: dict[str, str] = (result.meta or {}).get("dev.remit/decision", {"effect": "permit"})
+    return told["effect"]
+
+
+def words(result: object) -> str:
+    """Return the text of a tool result."""
+    assert isinstance(result, CallToolResult)
+    return "\n".join(block.text for block in result.content if block.type == "text")
+
+
+def refused_by(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the policies that refused, one tuple a denied decision, in order."""
+    return [
+        tuple(policy["id"] for policy in record["body"]["policies"])
+        for record in records
+        if record["kind"] == "call.decided" and record["body"]["effect"] == "deny"
+    ]
 
 
 @contextlib.contextmanager
