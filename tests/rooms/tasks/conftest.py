@@ -12,6 +12,7 @@ import pytest
 
 from remit.model.call import Call
 from remit.model.subject import Agent, Claim, Environment, SpiffeId, Subject
+from remit.model.task import Task
 from remit.tasks.desk import TaskDesk
 from remit.tasks.request import Opened, TaskRequest
 from remit.tasks.templates import parse_template
@@ -94,9 +95,17 @@ class House:
     store: MemoryTasks = field(default_factory=MemoryTasks)
     signer: MemorySigner = field(default_factory=MemorySigner)
     desk: TaskDesk = field(init=False)
+    refund: bytes = REFUND
+
+    agent = AGENT
+    call = staticmethod(call)
+    subject = staticmethod(subject)
 
     def __post_init__(self) -> None:
         self.desk = self.another_desk()
+
+    async def admit(self, token: str | None, workload: SpiffeId = AGENT.spiffe_id) -> Task:
+        return await self.desk.admit(Claim(task_token=token), subject(workload))
 
     def another_desk(self, signer: MemorySigner | None = None) -> TaskDesk:
         return TaskDesk(
@@ -104,7 +113,9 @@ class House:
             signer=signer or self.signer,
             recorder=self.recorder,
             clock=self.clock,
-            templates={"support.refund": parse_template("templates/support.refund.toml", REFUND)},
+            templates={
+                "support.refund": parse_template("templates/support.refund.toml", self.refund)
+            },
             close_wait_seconds=0.05,
             max_open_per_agent=3,
         )
@@ -117,7 +128,3 @@ class House:
 @pytest.fixture
 def house() -> House:
     return House()
-
-
-def claim(token: str | None) -> Claim:
-    return Claim(task_token=token)
