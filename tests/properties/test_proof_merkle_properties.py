@@ -126,7 +126,7 @@ def test_consistency_verifies_and_no_rewritten_history_does(made: Made, data: st
 
 @given(st.integers(0, 1100), st.integers(0, 1100))
 def test_the_tiles_of_a_log_are_those_that_its_growth_adds(one: int, other: int):
-    since, size = sorted((one: int, other: int))
+    since, size = sorted((one, other))
     added = set(tiles_of(size, since=since))
     full = {tile for tile in tiles_of(since) if tile.width == 256}
     assert added == set(tiles_of(size)) - set(tiles_of(since))
