@@ -96,7 +96,7 @@ def make_decision(bundle: str) -> Decision:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_steps)
 def test_a_yes_is_used_at_most_once_and_only_for_its_own_call(
     steps: list[tuple[str, str, str]],

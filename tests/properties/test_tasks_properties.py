@@ -141,7 +141,7 @@ def satisfies_template(target: str, arguments: dict[str, Any]) -> bool:
     return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(_requests, st.lists(st.tuples(_targets, _arguments), min_size=1, max_size=5))
 def test_what_an_opened_mandate_permits_satisfies_its_template(
     keys: dict[str, Any], calls: list[tuple[str, dict[str, Any]]]
@@ -180,7 +180,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_steps)
 def test_no_interleaving_overspends_a_budget(steps: list[tuple[str, int, Any]]) -> None:
     asyncio.run(_spend_in_order(steps))
@@ -222,7 +222,7 @@ async def _spend_in_order(steps: list[tuple[str, int, Any]]) -> None:
     assert spent.amounts.get("usd", Decimal(0)) == sum(taken, Decimal(0)) <= 20
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.decimals(0, 10**17, places=18), min_size=1, max_size=6))
 def test_amounts_add_up_to_the_last_digit(amounts: list[Decimal]) -> None:
     text = b"""

@@ -3,23 +3,16 @@
 Open tasks live in memory and are checked and changed without an await in between, so that two
 calls never take the same budget and none slips in behind a close. Every change is staged to the
 store in the same breath.
-
-What a call costs is taken before it acts and never given back, however it ends: a failed call may
-have acted, and after a crash nobody knows. Seconds are not known beforehand, so calls in flight
-count with what they have taken so far; no call starts once that reaches the limit, and those that
-run are not cut off, so a task may overdraw by what its calls in flight still take.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 
 import structlog
 
@@ -34,11 +27,11 @@ from remit.model.errors import (
 )
 from remit.model.ids import new_id
 from remit.model.label import Label
-from remit.model.mandate import Spent, Template
+from remit.model.mandate import Template
 from remit.model.record import Context, Recorder
-from remit.model.subject import Agent, AgentState, Claim, Subject
+from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Bounds, Task, TaskState
-from remit.tasks import bounds
+from remit.tasks import bounds, budgets, opening
 from remit.tasks.live import LiveTask
 from remit.tasks.mandates import (
     MANDATE_TYP,
@@ -50,6 +43,7 @@ from remit.tasks.mandates import (
 )
 from remit.tasks.ports import Clock, Signer, TaskStore
 from remit.tasks.request import Opened, TaskRequest
+from remit.tasks.sessions import Sessions
 from remit.tasks.steps import ended, opened
 from remit.tasks.templates import withdrawn
 from remit.tasks.token import issue_token, read_token
@@ -59,7 +53,6 @@ log = structlog.get_logger()
 _SALT_BYTES = 16
 _ID_BYTES = 10
 _PAGE = 500
-_MAX_SESSIONS = 100_000
 
 
 class TaskDesk:
@@ -88,7 +81,7 @@ class TaskDesk:
         self._open: dict[str, LiveTask] = {}
         self._late: dict[str, LiveTask] = {}
         self._endings: set[asyncio.Future[Task]] = set()
-        self._current: dict[str, str] = {}
+        self._sessions = Sessions()
 
     async def load(self) -> None:
         """Take up the open tasks of the store, after a start.
@@ -115,15 +108,12 @@ class TaskDesk:
             InputError: the request asks for more than the template has, or is too large.
             EvidenceError: it could not be made durable; no task was opened.
         """
-        template = self._template_for(request, agent)
-        on_behalf_of = self._beneficiary(request, agent, opened_by)
+        template = opening.template_for(request, agent, self._templates)
+        on_behalf_of = opening.beneficiary(request, agent, opened_by)
+        self._require_room(agent)
         now = self._clock()
         task_id = new_id("task", now, self._randomness(_ID_BYTES))
         salt = self._randomness(_SALT_BYTES)
-        prompt = None
-        if request.prompt is not None:
-            digest = hashlib.sha256(salt + request.prompt.encode()).hexdigest()
-            prompt = f"sha256:{digest}"
         mandate = narrowed(
             template,
             request,
@@ -131,7 +121,7 @@ class TaskDesk:
             agent=agent,
             on_behalf_of=on_behalf_of,
             opened_by=opened_by,
-            prompt=prompt,
+            prompt=opening.prompt_digest(salt, request.prompt),
             now=now,
         )
         signed = self._signer.sign(to_claims(mandate, self._issuer), typ=MANDATE_TYP)
@@ -191,17 +181,12 @@ class TaskDesk:
         """
         if not self.is_open(task_id):
             raise NotFoundError(f"task `{task_id[:64]}` is not open")
-        self._current.pop(session_key, None)
-        self._current[session_key] = task_id
-        while len(self._current) > _MAX_SESSIONS:
-            del self._current[next(iter(self._current))]
+        self._sessions.bind(session_key, task_id)
 
     def current(self, session_key: str) -> str | None:
         """Return the token of the session's current task, or None where there is none open."""
-        task_id = self._current.get(session_key)
-        live = self._open.get(task_id) if task_id is not None else None
+        live = self._open.get(self._sessions.task_of(session_key) or "")
         if live is None or live.ending:
-            self._current.pop(session_key, None)
             return None
         if live.token is None:
             live.token = issue_token(self._signer, live.task, None)
@@ -224,25 +209,7 @@ class TaskDesk:
             ConflictError: the call is in flight already.
         """
         live = self._admitting(task_id)
-        task = live.task
-        if call.id in live.in_flight:
-            raise ConflictError(f"call `{call.id}` is in flight already")
-        now = self._clock()
-        limits = (*task.mandate.budget.amounts, *task.template.budget.amounts)
-        if unclear := bounds.uncountable(limits, call):
-            raise MandateError("; ".join(unclear))
-        over = bounds.exhausted(task, call, running_seconds=live.running_seconds(now))
-        if over:
-            raise MandateError(f"the task's budget is spent: {', '.join(over)}")
-        amounts = dict(task.spent.amounts)
-        for name, amount in bounds.costs(limits, call).items():
-            amounts[name] = bounds.add(amounts.get(name, Decimal(0)), amount)
-        live.task = replace(
-            task,
-            spent=Spent(calls=task.spent.calls + 1, seconds=task.spent.seconds, amounts=amounts),
-        )
-        live.in_flight[call.id] = now
-        live.idle.clear()
+        budgets.take(live, call, self._clock())
         self._store.put(live.task)
 
     def require_open(self, task_id: str) -> None:
@@ -261,15 +228,8 @@ class TaskDesk:
         live = self._open.get(task_id) or self._late.get(task_id)
         if live is None or call.id not in live.in_flight:
             return
-        del live.in_flight[call.id]
-        task = live.task
-        live.task = replace(
-            task,
-            label=task.label.join(label),
-            spent=replace(task.spent, seconds=task.spent.seconds + max(seconds, 0.0)),
-        )
+        budgets.land(live, call, seconds=seconds, label=label)
         if not live.in_flight:
-            live.idle.set()
             self._late.pop(task_id, None)
         self._store.put(live.task)
 
@@ -317,8 +277,7 @@ class TaskDesk:
         self._open.pop(task_id, None)
         if live.in_flight:
             self._late[task_id] = live
-        for session in [key for key, bound in self._current.items() if bound == task_id]:
-            del self._current[session]
+        self._sessions.release(task_id)
         return live.task
 
     def _ended(self, ending: asyncio.Future[Task]) -> None:
@@ -400,6 +359,11 @@ class TaskDesk:
             log.error("a stored mandate does not verify: its task admits nothing", task=task.id)
         return vouched
 
+    def _require_room(self, agent: Agent) -> None:
+        count = sum(live.task.mandate.workload == agent.spiffe_id for live in self._open.values())
+        if count >= self._max_open:
+            raise ConflictError(f"agent `{agent.name}` has {count} open tasks: complete some")
+
     def _admitting(self, task_id: str) -> LiveTask:
         live = self._open.get(task_id)
         if live is None or live.ending:
@@ -407,30 +371,6 @@ class TaskDesk:
         if live.expires_at() <= self._clock():
             raise MandateError("the task has expired")
         return live
-
-    def _template_for(self, request: TaskRequest, agent: Agent) -> Template:
-        if agent.state is not AgentState.ACTIVE:
-            raise MandateError(f"agent `{agent.name}` is {agent.state.value}")
-        if request.template not in {*agent.templates, *agent.gateway_templates}:
-            raise MandateError(
-                f"agent `{agent.name}` may not act under template `{request.template}`: "
-                "its registration names those it may"
-            )
-        template = self._templates.get(request.template)
-        if template is None:
-            raise MandateError(f"there is no template `{request.template}` in the policy bundle")
-        count = sum(live.task.mandate.workload == agent.spiffe_id for live in self._open.values())
-        if count >= self._max_open:
-            raise ConflictError(f"agent `{agent.name}` has {count} open tasks: complete some")
-        return template
-
-    def _beneficiary(self, request: TaskRequest, agent: Agent, opened_by: str) -> str:
-        asked = request.on_behalf_of or agent.owner or opened_by
-        if opened_by == str(agent.spiffe_id) and asked != agent.owner:
-            raise MandateError(
-                f"an agent opens tasks on behalf of its owner only, not of `{asked}`"
-            )
-        return asked
 
     async def _why_not(self, task_id: str) -> str:
         live = self._open.get(task_id)

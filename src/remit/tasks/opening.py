@@ -1,0 +1,49 @@
+"""Who may open a task under which template, and for whom."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from remit.model.errors import MandateError
+from remit.model.mandate import Template
+from remit.model.subject import Agent, AgentState
+from remit.tasks.request import TaskRequest
+
+
+def template_for(request: TaskRequest, agent: Agent, templates: Mapping[str, Template]) -> Template:
+    """Return the template that bounds the request.
+
+    Raises:
+        MandateError: the agent is not active or not registered for it, or there is none.
+    """
+    if agent.state is not AgentState.ACTIVE:
+        raise MandateError(f"agent `{agent.name}` is {agent.state.value}")
+    if request.template not in {*agent.templates, *agent.gateway_templates}:
+        raise MandateError(
+            f"agent `{agent.name}` may not act under template `{request.template}`: "
+            "its registration names those it may"
+        )
+    template = templates.get(request.template)
+    if template is None:
+        raise MandateError(f"there is no template `{request.template}` in the policy bundle")
+    return template
+
+
+def beneficiary(request: TaskRequest, agent: Agent, opened_by: str) -> str:
+    """Return on whose behalf the task runs: who is named, else the owner, else who opens it.
+
+    Raises:
+        MandateError: the agent itself opens it, and names somebody other than its owner.
+    """
+    asked = request.on_behalf_of or agent.owner or opened_by
+    if opened_by == str(agent.spiffe_id) and asked != agent.owner:
+        raise MandateError(f"an agent opens tasks on behalf of its owner only, not of `{asked}`")
+    return asked
+
+
+def prompt_digest(salt: bytes, prompt: str | None) -> str | None:
+    """Return what the mandate holds of a prompt: SHA-256 over the salt and its UTF-8 bytes."""
+    if prompt is None:
+        return None
+    return f"sha256:{hashlib.sha256(salt + prompt.encode()).hexdigest()}"
