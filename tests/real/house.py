@@ -1,4 +1,4 @@
-"""A real Remit for the tests against real parts: started by its own command, asked by its own CLI."""
+"""A real Remit for the tests against real parts: started by its own command, asked over its socket."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 from processes import Started, free_port, remit, running
 
+from remit.cli.client import ControlClient
+
 RUN_SECONDS = 60
+KEEP_SECONDS = 120
 _SVID = """
 import os
 from spiffe import WorkloadApiClient
@@ -34,17 +38,17 @@ class House:
     config: Path
     port: int
     process: Started
+    _svids: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, *arguments: str | Path) -> Any:
-        """Run one command of the CLI against it and return its JSON."""
-        done = self.run(*arguments, "--json", "--config", self.config)
-        assert done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
-        return json.loads(done.stdout)
+    @property
+    def control(self) -> ControlClient:
+        """The control API, asked as the CLI asks it: over the socket, known by the kernel."""
+        return ControlClient(self.config.parent / "state" / "control.sock")
 
     def run(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None
@@ -61,15 +65,21 @@ class House:
 
     def register(self, agent: str, template: str, environment: str = "dev") -> None:
         """Register an agent that may work under one template."""
-        self.ask(
-            *("agent", "register", agent, "--owner", "user:robin@example.com"),
-            *("--environment", environment, "--template", template),
+        self.control.post(
+            "agents",
+            body={
+                "name": agent,
+                "owner": "user:robin@example.com",
+                "purpose": "To be tested",
+                "environment": environment,
+                "templates": [template],
+            },
         )
 
-    def open(self, template: str, agent: str, mandate: Path | None = None) -> dict[str, Any]:
+    def open(self, template: str, agent: str, **narrowed: Any) -> dict[str, Any]:
         """Open a task; the answer holds its ``id`` and ``task_token``."""
-        narrowed = ("--mandate", mandate) if mandate else ()
-        opened: dict[str, Any] = self.ask("task", "open", template, "--agent", agent, *narrowed)
+        body = {"template": template, "agent": agent, **narrowed}
+        opened: dict[str, Any] = self.control.post("tasks", body=body)
         return opened
 
     def as_agent(
@@ -79,15 +89,18 @@ class House:
         return self.run("run", "--config", self.config, "--agent", agent, "--", *command, env=env)
 
     def svid(self, agent: str) -> str:
-        """Return a JWT-SVID of an agent, fetched with the unmodified `spiffe` client."""
-        done = self.as_agent(agent, sys.executable, "-c", _SVID)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """Return a JWT-SVID of an agent, fetched with the unmodified `spiffe` client, kept a while."""
+        token, fetched = self._svids.get(agent, ("", 0.0))
+        if not token or time.monotonic() - fetched > KEEP_SECONDS:
+            done = self.as_agent(agent, sys.executable, "-c", _SVID)
+            assert done.returncode == 0, done.stderr
+            token = done.stdout.strip()
+            self._svids[agent] = (token, time.monotonic())
+        return token
 
     def records(self, task: str) -> Sequence[dict[str, Any]]:
         """Return the evidence of one task."""
-        shown: dict[str, Any] = self.ask("evidence", "show", task)
-        records: Sequence[dict[str, Any]] = shown["records"]
+        records: Sequence[dict[str, Any]] = self.control.get("evidence", "tasks", task)["records"]
         return records
 
     @contextlib.asynccontextmanager

@@ -22,6 +22,9 @@ CONFORMANCE = Path(__file__).parent / "conformance"
 DIRECT_MINIMUM = {"2026-07-28": 169, "2025-11-25": 84}
 """What the fixture passes with no gateway in front; no check outside the tasks extension fails."""
 
+GOVERNED_MINIMUM = 20
+"""Tool calls, resource reads and prompts that the smaller set makes: each has its decision."""
+
 TEMPLATE = "conformance.everything"
 
 
@@ -91,7 +94,7 @@ async def test_everything_that_passes_directly_passes_through_remit(
     permitted = [
         r for r in records if r["kind"] == "call.decided" and r["body"]["effect"] == "permit"
     ]
-    assert len(permitted) > 25, "the suite did not go through the gateway"
+    assert len(permitted) >= GOVERNED_MINIMUM, "the suite did not go through the gateway"
 
 
 async def test_without_a_token_the_suite_gets_nowhere(remit_house: House, folder: Path):

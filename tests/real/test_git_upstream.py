@@ -88,16 +88,8 @@ def test_the_code_agent_commits_on_its_branch_and_main_stays(code: House, folder
 
 async def test_a_mandate_that_names_one_repository_admits_no_other(code: House, folder: Path):
     repository, production = str(folder / "code"), str(folder / "production")
-    mandate = folder / "narrow.toml"
-    mandate.write_text(
-        f"""purpose = "Read one repository"
-
-[[capability]]
-tool = "git/git_status"
-args = {{ repo_path = {{ const = {json.dumps(repository)} }} }}
-"""
-    )
-    task = code.open(TEMPLATE, AGENT, mandate)
+    narrowed = {"tool": "git/git_status", "args": {"repo_path": {"const": repository}}}
+    task = code.open(TEMPLATE, AGENT, purpose="Read one repository", capability=[narrowed])
     async with code.client("git", AGENT, task["task_token"]) as client:
         listed = [tool.name for tool in (await client.list_tools()).tools]
         assert [name for name in listed if not name.startswith("remit_")] == ["git_status"]

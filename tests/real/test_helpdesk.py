@@ -46,7 +46,6 @@ async def test_a_client_of_either_era_sees_and_does_only_what_its_task_is_for(
     desk: House, folder: Path, mode: str
 ):
     task = desk.open(TEMPLATE, AGENT)
-    sent = rows(folder, "SELECT count(*) FROM reply WHERE state = 'sent'")
     async with desk.client("helpdesk", AGENT, task["task_token"], mode) as client:
         listed = {tool.name for tool in (await client.list_tools()).tools}
         assert {"get_customer", "list_tickets", "draft_reply"} <= listed
@@ -71,7 +70,7 @@ async def test_a_client_of_either_era_sees_and_does_only_what_its_task_is_for(
             refused = await client.call_tool(tool, arguments)
             assert effect(refused) == "deny"
             assert "Nothing was done" in words(refused)
-    assert rows(folder, "SELECT count(*) FROM reply WHERE state = 'sent'") == sent
+    assert rows(folder, "SELECT count(*) FROM reply WHERE state = 'sent'") == [(0,)]
     assert rows(folder, "SELECT count(*) FROM refund") == [(0,)]
     denials = refused_by(desk.records(task["id"]))
     assert len(denials) == 4
@@ -92,7 +91,7 @@ async def test_a_task_token_is_no_use_to_another_agent_nor_after_its_task(desk: 
     stolen = await _try(desk, "other-agent", task["task_token"])
     assert stolen.startswith("refused")
     assert (await _try(desk, AGENT, task["task_token"])).startswith("did")
-    desk.ask("task", "complete", task["id"])
+    desk.control.post("tasks", task["id"], "complete")
     assert (await _try(desk, AGENT, task["task_token"])).startswith("refused")
 
 
