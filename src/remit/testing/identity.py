@@ -9,13 +9,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    SECP384R1,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import ECKey
 
 from remit.identity.trust_domain import TrustDomain
 from remit.model.subject import Agent
+
+_CURVES = {"P-256": SECP256R1(), "P-384": SECP384R1()}
 
 
 class MemoryAgents:
@@ -60,7 +67,8 @@ class ForeignSigner:
 
     def __init__(self, kid: str = "foreign", curve: str = "P-256") -> None:
         self.kid = kid
-        self.key = ECKey.generate_key(curve)
+        self._private = generate_private_key(_CURVES[curve])
+        self.key = ECKey.import_key(self._private)
 
     def jwk(self, use: str = "jwt-svid") -> dict[str, Any]:
         """Return the public key."""

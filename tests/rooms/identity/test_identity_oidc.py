@@ -195,7 +195,7 @@ async def test_the_last_good_keys_serve_while_the_issuer_is_down_but_not_for_eve
     issuer.clock.move(3600)
     assert await oidc.verify(token)
     issuer.clock.move(86_400)
-    with pytest.raises(UnidentifiedError, match="cannot be had: .*status 500"):
+    with pytest.raises(UnidentifiedError, match=r"cannot be had: .*status 500"):
         await oidc.verify(token)
 
 
@@ -256,7 +256,7 @@ async def test_keys_of_other_kinds_are_passed_over_and_a_doubled_id_spoils_the_s
     assert await oidc.verify(issuer.token())
     issuer.extra_keys = [ForeignSigner("one").jwk(use="sig")]
     issuer.clock.move(90_000)
-    with pytest.raises(UnidentifiedError, match="cannot be had: .*twice"):
+    with pytest.raises(UnidentifiedError, match=r"cannot be had: .*twice"):
         await oidc.verify(issuer.token())
 
 
