@@ -71,17 +71,23 @@ class Common:
             OUT.print(empty)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in columns:
-            table.add_column(heading, overflow="fold")
+        for place, heading in enumerate(columns):
+            # What a line is found by is never broken: it is there to be copied.
+            table.add_column(heading, overflow="fold", no_wrap=place == 0)
         for item in answer["items"]:
-            table.add_row(*(_cell(item.get(name)) for name in columns.values()))
+            table.add_row(*(_brief(item.get(name)) for name in columns.values()))
         OUT.print(table)
         if answer.get("next"):
             OUT.print(f"[dim]more: --after {answer['next']}[/dim]")
 
 
+_DIGEST_SHOWN = 19
+
 DEFAULTS = Common()
-OUT = Console(highlight=False, soft_wrap=True)
+_PIPED_COLUMNS = 200
+OUT = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_COLUMNS
+)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 STATE_STYLE = {
@@ -103,6 +109,13 @@ def facts(value: dict[str, Any]) -> Table:
     for key, entry in value.items():
         table.add_row(key.replace("_", " "), _cell(entry))
     return table
+
+
+def _brief(value: Any) -> str:
+    """Return a cell of a table: as everywhere else, but a digest by its beginning."""
+    if isinstance(value, str) and value.startswith("sha256:"):
+        return f"{value[:_DIGEST_SHOWN]}…"
+    return _cell(value)
 
 
 def _cell(value: Any) -> str:
