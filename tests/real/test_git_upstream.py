@@ -17,6 +17,7 @@ pytestmark = pytest.mark.real
 EXAMPLES = ROOT / "examples"
 TEMPLATE = "code.branch"
 AGENT = "code-agent"
+GIT = (sys.executable, "-m", "mcp_server_git")
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def code(folder: Path) -> Iterator[House]:
-    command = json.dumps([sys.executable, "-m", "mcp_server_git"])
-    upstreams = (
-        f'[upstream.git]\ncommand = {command}\nenvironment = "dev"\n\n'
-        f'[upstream.git_prod]\ncommand = {command}\nenvironment = "prod"\n'
+    upstreams = "\n".join(
+        f"""[upstream.{name}]
+command = {json.dumps([*GIT, "--repository", str(folder / repository)])}
+environment = "{environment}"
+"""
+        for name, repository, environment in (
+            ("git", "code", "dev"),
+            ("git_prod", "production", "prod"),
+        )
     )
     with house(folder, upstreams, EXAMPLES / "quickstart" / "templates") as running:
         running.register(AGENT, TEMPLATE)
@@ -110,3 +116,15 @@ async def test_a_path_that_climbs_out_of_the_repository_is_refused(code: House, 
                 "git_add", {"repo_path": str(folder / "code"), "files": [hostile]}
             )
             assert effect(result) == "deny", hostile
+
+
+async def test_the_way_round_by_the_path_of_production_ends_at_the_upstream(
+    code: House, folder: Path
+):
+    """A template that leaves ``repo_path`` open leaves it to ``--repository`` to hold the line."""
+    task = code.open(TEMPLATE, AGENT)
+    async with code.client("git", AGENT, task["task_token"]) as client:
+        result = await client.call_tool("git_status", {"repo_path": str(folder / "production")})
+    assert effect(result) == "permit"
+    assert result.is_error
+    assert "outside" in words(result)
