@@ -15,7 +15,6 @@ from remit.proof.merkle import (
 )
 from remit.proof.tiles import Tile, decode_hash_tile, hash_tile, tiles_of
 
-
 Made = tuple[list[bytes], Tree]
 
 

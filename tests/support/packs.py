@@ -51,7 +51,7 @@ class Told:
     call: str | None = None
     payloads: dict[str, bytes] = field(default_factory=dict)
     task: str | None = TASK
-    parents: tuple[int, ...] | None = None
+    parents: tuple[str, ...] | None = None
     at: datetime | None = None
     id: str | None = None
 
@@ -181,7 +181,6 @@ class Tale:
     def _leaves(self) -> list[tuple[bytes, Record, Told]]:
         leaves = [_leaf(Told("authority.started", {"pid": 1}, task=None), "rec_x000", ())]
         last: dict[str, str] = {}
-        ids: list[str] = []
         hashes: list[bytes] = []
         for place, step in enumerate(self.steps):
             body = dict(step.body)
@@ -194,11 +193,10 @@ class Tale:
                 body = {"records": len(hashes), "chain": f"sha256:{chain}"}
             parents = (last[step.call],) if step.call in last else ()
             if step.parents is not None:
-                parents = tuple(ids[each] for each in step.parents)
+                parents = step.parents
             name = step.id or f"rec_{place:03}"
             leaf = _leaf(replace(step, body=body), name, parents, OPENED_AT, place)
             leaves.append(leaf)
-            ids.append(name)
             hashes.append(leaf_hash(leaf[0]))
             if step.call is not None and step.kind.startswith("call."):
                 last[step.call] = name

@@ -32,7 +32,19 @@ MAX_DEPTH = 128
 RECORD_VERSION = 1
 """The record format's version, the member ``v`` of every record."""
 
+MAX_INTEGER = 2**53 - 1
+"""The largest whole number that every reader has exactly."""
+
 _MAX_NAME_BYTES = 256
+_FLOAT = "a float"
+_KEY = "a key that is not ASCII"
+_FAST = json.JSONEncoder(
+    ensure_ascii=False,
+    check_circular=False,
+    allow_nan=False,
+    sort_keys=True,
+    separators=(",", ":"),
+).encode
 _KIND = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+\Z")
 _NAME = re.compile(r"[\x21-\x7e]+\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -52,11 +64,8 @@ def canonical(value: Json) -> bytes:
             text holds a lone surrogate, the value is nested deeper than ``MAX_DEPTH``, or it is
             not JSON at all.
     """
-    plain = _plain(value, MAX_DEPTH)
-    try:
-        return rfc8785.dumps(plain)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
-        raise InputError(f"the value has no canonical form: {error}") from error
+    marks: set[str] = set()
+    return _write(_plain(value, MAX_DEPTH, marks), marks)
 
 
 def digest(data: bytes) -> str:
@@ -77,7 +86,7 @@ def format_time(at: datetime) -> str:
     """
     if at.utcoffset() is None:
         raise InputError("a record's time needs a time zone")
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def encode_record(record: Record) -> bytes:
@@ -89,8 +98,8 @@ def encode_record(record: Record) -> bytes:
         InputError: the record has a float, a malformed member, or more than ``MAX_RECORD_BYTES``.
     """
     _check(record)
-    _refuse_floats(record.body)
-    leaf = canonical(
+    marks: set[str] = set()
+    plain = _plain(
         {
             "v": RECORD_VERSION,
             "id": record.id,
@@ -102,8 +111,13 @@ def encode_record(record: Record) -> bytes:
             "trace": record.trace,
             "body": record.body,
             "payloads": record.payloads,
-        }
+        },
+        MAX_DEPTH,
+        marks,
     )
+    if _FLOAT in marks:
+        raise InputError("a record holds no floats: write amounts as text")
+    leaf = _write(plain, marks)
     if len(leaf) > MAX_RECORD_BYTES:
         raise InputError(
             f"record `{record.id}` of kind `{record.kind}` is {len(leaf)} bytes:"
@@ -215,26 +229,41 @@ def _check_name(label: str, value: object) -> None:
         raise InputError(f"a record's {label} is 1 to {_MAX_NAME_BYTES} visible ASCII characters")
 
 
-def _refuse_floats(value: Json) -> None:
-    waiting: list[Json] = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, float):
-            raise InputError("a record holds no floats: write amounts as text")
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, Sequence) and not isinstance(item, str):
-            waiting.extend(item)
-
-
-def _plain(value: Json, depth: int) -> Any:
-    """Return the value with every mapping a dict and every sequence a list."""
+def _plain(value: Any, depth: int, marks: set[str]) -> Any:
+    """Return the value with every mapping a dict and every sequence a list, and mark what is odd."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise InputError("a whole number is beyond 2^53 - 1: write it as text")
+        return int(value)
+    if isinstance(value, float):
+        marks.add(_FLOAT)
+        return float(value)
     if depth == 0:
         raise InputError(f"the value is nested deeper than {MAX_DEPTH}")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
     if isinstance(value, Mapping):
-        return {key: _plain(item, depth - 1) for key, item in value.items()}
+        return {_key(key, marks): _plain(item, depth - 1, marks) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return [_plain(item, depth - 1) for item in value]
+        return [_plain(item, depth - 1, marks) for item in value]
     raise InputError(f"`{type(value).__name__}` is not JSON")
+
+
+def _key(key: object, marks: set[str]) -> str:
+    if not isinstance(key, str):
+        raise InputError("the keys of an object are text")
+    if not key.isascii():
+        marks.add(_KEY)
+    return key
+
+
+def _write(plain: Any, marks: set[str]) -> bytes:
+    """Write a plain value down.
+
+    Without floats, and with ASCII keys only, RFC 8785 asks for what the standard encoder does too,
+    an order of magnitude faster; tests/properties holds the two to the same bytes.
+    """
+    try:
+        return rfc8785.dumps(plain) if marks else _FAST(plain).encode()
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise InputError(f"the value has no canonical form: {error}") from error

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,6 +179,17 @@ _json = st.recursive(
 def test_any_body_reads_back_as_it_was_written(body: dict[str, Any]):
     record = replace(RECORD, body=body)
     assert decode_record(encode_record(record)) == record
+
+
+@given(
+    st.recursive(
+        _json | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.dictionaries(st.text(max_size=3), inner, max_size=4),
+        max_leaves=8,
+    )
+)
+def test_every_value_takes_the_form_that_the_reference_encoder_gives_it(value: Any):
+    assert canonical(value) == rfc8785.dumps(value)
 
 
 @given(st.binary(max_size=60))

@@ -114,7 +114,7 @@ def test_a_signature_of_the_wrong_length_is_refused(length: int):
         NOTE.replace("\u2014".encode(), b"-"),
         NOTE.replace("\u2014".encode(), b"--"),
         NOTE.replace("\u2014 ".encode(), "\u2014  ".encode()),
-        NOTE.replace(b"= ", b"=  "),
+        NOTE.replace(b"/log ", b"/log  "),
         NOTE.replace(b"0\nroot", b"0\troot"),
         NOTE.replace(b"0\nroot", b"\x00\nroot"),
         NOTE.replace(b"0\nroot", b"\xff\nroot"),
