@@ -28,6 +28,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gateway_templates: tuple[str, ...] = ()
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `PATCH /agents/{name}` takes; what is left out stays as it is."""
+
+    owner: str | None = None
+    purpose: str | None = None
+    autonomy: int | None = None
+    templates: tuple[str, ...] | None = None
+    gateway_templates: tuple[str, ...] | None = None
+
+
 def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) -> list[Route]:
     """Return the registry's routes; ``changed`` is told after every change."""
 
@@ -59,6 +69,14 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
             raise NotFoundError(f"no agent `{name}` is registered: see `remit agent list`")
         return answer(agent)
 
+    async def update(request: Request) -> Response:
+        person = await callers.operator(request)
+        wanted = await body_of(request, Change)
+        given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
+        agent = await registry.update(request.path_params["name"], by=person.id, **given)
+        changed()
+        return answer(agent)
+
     async def move(request: Request) -> Response:
         person = await callers.operator(request)
         name, verb = request.path_params["name"], request.path_params["verb"]
@@ -77,5 +95,6 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
         Route("/agents", guarded(register), methods=["POST"]),
         Route("/agents", guarded(listing), methods=["GET"]),
         Route("/agents/{name}", guarded(show), methods=["GET"]),
+        Route("/agents/{name}", guarded(update), methods=["PATCH"]),
         Route("/agents/{name}/{verb}", guarded(move), methods=["POST"]),
     ]

@@ -7,7 +7,8 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -16,7 +17,17 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from remit.api import agents, approvals, catalog, evidence, health, processes, status, tasks
+from remit.api import (
+    agents,
+    approvals,
+    catalog,
+    evidence,
+    health,
+    keys,
+    processes,
+    status,
+    tasks,
+)
 from remit.api import log as log_files
 from remit.api.callers import Callers
 from remit.api.peers import PeerHttp, owner_check, peer_of
@@ -27,6 +38,7 @@ from remit.app.packing import export
 from remit.gateway.scan import scan
 from remit.identity.workload_api.server import listen
 from remit.model.errors import ConfigError, RemitError
+from remit.model.record import Context, Step
 from remit.model.subject import Person
 from remit.model.task import TaskState
 from remit.spine import close_task
@@ -34,6 +46,7 @@ from remit.spine import close_task
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
+ROTATE_AFTER = timedelta(days=30)
 STOP_SECONDS = 10.0
 _GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
 _MAX_SOCKET_PATH_BYTES = 107
@@ -118,6 +131,9 @@ def control_app(house: House) -> ASGIApp:
             *approvals.routes(authority.approvals, callers),
             *catalog.routes(authority.catalogue, look, callers),
             *evidence.routes(authority.evidence, pack, why, callers),
+            *keys.routes(
+                lambda compromised, by: rotate(house, by, compromised=compromised), callers
+            ),
             *processes.routes(house.processes, authority.registry, callers),
             *log_files.routes(loaded.state / "log"),
         ]
@@ -217,18 +233,62 @@ async def _serve(listener: _Listener, sockets: list[socket.socket] | None) -> No
 
 
 async def _every_second(house: House) -> None:
+    """Expire, sweep and rotate; one part that is put off puts off no other."""
     authority = house.authority
+
+    async def sweep() -> None:
+        await authority.leases.sweep(authority.tasks.is_open)
+
+    async def expire(task_id: str) -> None:
+        await close_task(task_id, TaskState.EXPIRED, "remit", authority)
+
+    async def approvals_due() -> None:
+        authority.approvals.expire_due()
+
+    async def rotation_due() -> None:
+        if utc_now() - house.trust_domain.activated_at >= ROTATE_AFTER:
+            await rotate(house, "remit")
+
+    ending: dict[str, asyncio.Task[None]] = {}
     while True:
         await asyncio.sleep(TICK_SECONDS)
-        try:
-            for task_id in authority.tasks.due(utc_now()):
-                await close_task(task_id, TaskState.EXPIRED, "remit", authority)
-            authority.approvals.expire_due()
-            await authority.leases.sweep(authority.tasks.is_open)
-        except RemitError as error:
-            log.warning("the work of a second was put off", reason=str(error))
-        except Exception:
-            log.exception("the work of a second broke")
+        for task_id in authority.tasks.due(utc_now()):
+            # Each waits for its calls in flight; none waits for another task's.
+            if task_id not in ending:
+                ending[task_id] = asyncio.create_task(_tolerant("expiring", expire(task_id)))
+        ending = {name: running for name, running in ending.items() if not running.done()}
+        await _tolerant("expiring approvals", approvals_due())
+        await _tolerant("sweeping leases", sweep())
+        await _tolerant("rotating keys", rotation_due())
+
+
+async def _tolerant(what: str, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except RemitError as error:
+        log.warning("put off", what=what, reason=str(error))
+    except Exception:
+        log.exception("the work of a second broke", what=what)
+
+
+async def rotate(house: House, by: str, *, compromised: bool = False) -> int:
+    """Rotate the trust domain's keys, leave a record, and return the bundle's new sequence.
+
+    Raises:
+        ConfigError: the new keys could not be written; the old ones stand.
+        EvidenceError: they are in use, but the record could not be made durable.
+    """
+    await asyncio.to_thread(house.trust_domain.rotate, compromised=compromised)
+    sequence = house.trust_domain.sequence
+    house.authority.evidence.stage(
+        Step(
+            kind="authority.key_rotated",
+            body={"by": by, "compromised": compromised, "spiffe_sequence": sequence},
+        ),
+        Context(),
+    )
+    await house.authority.evidence.barrier()
+    return sequence
 
 
 async def _catalogue(house: House) -> None:

@@ -60,6 +60,45 @@ def register(
     )
 
 
+@app.command
+def update(
+    name: str,
+    *,
+    owner: str | None = None,
+    purpose: str | None = None,
+    autonomy: int | None = None,
+    template: Many | None = None,
+    gateway_template: Many | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change what an agent is for; what is left out stays as it is.
+
+    Parameters
+    ----------
+    name
+        The registered agent.
+    owner
+        The person who answers for it from now on.
+    purpose
+        What it is for.
+    autonomy
+        From 0 (suggests only) to 4 (acts unattended).
+    template
+        The templates it may act under, in place of those it has; repeat for more.
+    gateway_template
+        The templates it may open tasks under itself, in place of those it has; repeat for more.
+    """
+    given = {
+        "owner": owner,
+        "purpose": purpose,
+        "autonomy": autonomy,
+        "templates": template,
+        "gateway_templates": gateway_template,
+    }
+    body = {key: value for key, value in given.items() if value is not None}
+    common.emit(common.client().patch("agents", name, body=body))
+
+
 @app.command(name="list")
 def list_agents(*, common: Common = DEFAULTS) -> None:
     """List every registered agent."""

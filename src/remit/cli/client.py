@@ -62,6 +62,10 @@ class ControlClient:
         """POST JSON to a route and return its JSON."""
         return json.loads(self.ask("POST", parts, body={} if body is None else body))
 
+    def patch(self, *parts: str, body: object) -> Any:
+        """PATCH JSON onto a route and return its JSON."""
+        return json.loads(self.ask("PATCH", parts, body=body))
+
     def raw(self, *parts: str) -> bytes:
         """GET a route and return its bytes."""
         return self.ask("GET", parts)

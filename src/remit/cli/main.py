@@ -18,6 +18,7 @@ from remit.cli import (
     evidence,
     gateway,
     init,
+    keys,
     lease,
     policy,
     quickstart,
@@ -57,6 +58,7 @@ app.command(policy.app)
 app.command(evidence.app)
 app.command(catalog.app)
 app.command(lease.app)
+app.command(keys.app)
 app.command(gateway.app)
 app.command(quickstart.quickstart)
 

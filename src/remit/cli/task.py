@@ -43,7 +43,7 @@ def open_task(
     prompt
         What the agent was told; `-` reads it from standard input. It is kept encrypted.
     on_behalf_of
-        For whom; the person who opens it, where left out.
+        For whom; the agent's owner, where left out.
     expires_seconds
         How long it may run; at most what the template allows.
     mandate
