@@ -24,18 +24,18 @@ def _blocks(page: str, language: str) -> list[str]:
 
 def test_the_stored_pack_verifies_with_the_stored_keys():
     vkeys = (VECTORS / "vkeys.txt").read_text().split()
-    verdict = verify_pack((VECTORS / "honest.pack").read_bytes(), vkeys)
+    verdict = verify_pack((VECTORS / "honest_pack.json").read_bytes(), vkeys)
     assert verdict.sealed
     assert verdict.witnesses == ("witness.example/w1",)
     with pytest.raises(ProofError):
-        verify_pack((VECTORS / "honest.pack").read_bytes(), vkeys[1:])
+        verify_pack((VECTORS / "honest_pack.json").read_bytes(), vkeys[1:])
 
 
 def test_the_record_in_the_document_is_one_with_the_hash_it_says():
     leaf = _blocks("record.md", "json")[0].strip().encode()
     assert encode_record(decode_record(leaf)) == leaf
     assert f"`{leaf_hash(leaf).hex()}`" in (SPEC / "record.md").read_text()
-    stored = decode_pack((VECTORS / "honest.pack").read_bytes()).records
+    stored = decode_pack((VECTORS / "honest_pack.json").read_bytes()).records
     assert leaf in [each.data for each in stored]
 
 
@@ -50,7 +50,7 @@ def test_the_checkpoint_in_the_document_is_signed_as_it_says():
 def test_the_document_numbers_the_steps_as_the_verifier_takes_them():
     page = (SPEC / "pack.md").read_text()
     named = re.findall(r"^(\d+)\. \*\*(\w+)\*\*", page, re.MULTILINE)
-    verdict = verify_pack((VECTORS / "honest.pack").read_bytes())
+    verdict = verify_pack((VECTORS / "honest_pack.json").read_bytes())
     taken = [(str(number), step.name) for number, step in enumerate(verdict.steps, 1)]
     assert named == taken
     assert f"`{FORMAT}`" in page
