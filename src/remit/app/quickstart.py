@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from remit.app.examples import examples_folder
 from remit.model.errors import ConfigError
 
 PERSON = "user:robin@example.com"
+REPOSITORIES = {"git": "code", "git_prod": "production"}
+"""The repository behind each git upstream; each server is confined to its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +47,27 @@ class QuickAgent:
         }
 
     def opening(self, folder: Path) -> dict[str, Any]:
-        """Return the request that opens its task."""
-        del folder
+        """Return the request that opens its task: the template, for these repositories alone."""
+        template = templates_folder() / f"{self.template}.toml"
+        capabilities = tomllib.loads(template.read_text(encoding="utf-8"))["capability"]
+        for capability in capabilities:
+            if "repo_path" in capability["args"]:
+                upstream = capability["tool"].partition("/")[0]
+                capability["args"]["repo_path"] = {"const": str(folder / REPOSITORIES[upstream])}
         return {
             "agent": self.name,
             "template": self.template,
             "purpose": self.purpose,
             "prompt": self.prompt,
             "on_behalf_of": PERSON,
+            "capability": capabilities,
         }
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return what its process is told beside its identity."""
         return {
-            "REMIT_REPOSITORY": str(folder / "code"),
-            "REMIT_PRODUCTION": str(folder / "production"),
+            "REMIT_REPOSITORY": str(folder / REPOSITORIES["git"]),
+            "REMIT_PRODUCTION": str(folder / REPOSITORIES["git_prod"]),
         }
 
 
@@ -80,6 +89,11 @@ AGENTS = (
 )
 
 
+def templates_folder() -> Path:
+    """Return the folder of the quickstart's mandate templates."""
+    return examples_folder() / "quickstart" / "templates"
+
+
 def prepare(folder: Path, port: int) -> Path:
     """Make the repositories and the configuration in ``folder``; return the configuration's path.
 
@@ -93,7 +107,10 @@ def prepare(folder: Path, port: int) -> Path:
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().splitlines()[-1:]
         raise ConfigError(f"the quickstart's repository cannot be made: {last}") from error
-    git = [sys.executable, "-m", "mcp_server_git"]
+    git = {
+        upstream: [sys.executable, "-m", "mcp_server_git", "--repository", str(folder / name)]
+        for upstream, name in REPOSITORIES.items()
+    }
     helpdesk = [
         *(sys.executable, str(examples / "helpdesk" / "server.py")),
         *("--database", str(folder / "helpdesk.sqlite3")),
@@ -104,9 +121,10 @@ def prepare(folder: Path, port: int) -> Path:
         _CONFIG.format(
             port=port or free_port(),
             helpdesk=json.dumps(helpdesk),
-            git=json.dumps(git),
+            git=json.dumps(git["git"]),
+            git_prod=json.dumps(git["git_prod"]),
             env="{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in who.items()) + " }",
-            templates=json.dumps(str(examples / "quickstart" / "templates")),
+            templates=json.dumps(str(templates_folder())),
         ),
         encoding="utf-8",
     )
@@ -137,7 +155,7 @@ environment = "dev"
 env = {env}
 
 [upstream.git_prod]
-command = {git}
+command = {git_prod}
 environment = "prod"
 env = {env}
 

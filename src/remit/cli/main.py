@@ -9,23 +9,6 @@ from collections.abc import Sequence
 from cyclopts import App
 
 from remit import __version__
-from remit.cli import (
-    agent,
-    approvals,
-    catalog,
-    connect,
-    doctor,
-    evidence,
-    gateway,
-    init,
-    keys,
-    lease,
-    policy,
-    quickstart,
-    run,
-    task,
-    up,
-)
 from remit.cli.client import RefusedError, UnreachableError
 from remit.cli.common import ERR, Exit
 from remit.model.errors import ConfigError, InputError, ProofError, RemitError
@@ -44,23 +27,28 @@ app = App(
 )
 app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
 
-app.command(up.up)
-app.command(init.init)
-app.command(doctor.doctor)
-app.command(connect.connect)
-app.command(run.run)
-app.command(agent.app)
-app.command(task.app)
-app.command(approvals.app)
-app.command(approvals.approve)
-app.command(approvals.deny)
-app.command(policy.app)
-app.command(evidence.app)
-app.command(catalog.app)
-app.command(lease.app)
-app.command(keys.app)
-app.command(gateway.app)
-app.command(quickstart.quickstart)
+# By name, so that a command imports only what it needs: `remit task list` starts no web server.
+COMMANDS = {
+    "up": ("up:up", "Start the authority and its gateway, until it is interrupted."),
+    "init": ("init:init", "Write a commented configuration; an existing file is left alone."),
+    "doctor": ("doctor:doctor", "Check machine, configuration and authority; say what to do."),
+    "connect": ("connect:connect", "Print ready configuration for the common MCP clients."),
+    "run": ("run:run", "Run a command as a registered agent."),
+    "agent": ("agent:app", "Register agents, and say who answers for them."),
+    "task": ("task:app", "Open, look at and close tasks."),
+    "approvals": ("approvals:app", "See what waits for a person's yes."),
+    "approve": ("approvals:approve", "Say yes to one exact call, once."),
+    "deny": ("approvals:deny", "Say no to one exact call."),
+    "policy": ("policy:app", "Check, test and explain policy."),
+    "evidence": ("evidence:app", "Show, export, verify and audit evidence."),
+    "catalog": ("catalog:app", "See what upstreams offer, and accept what changed."),
+    "lease": ("lease:app", "See which credentials may be alive."),
+    "keys": ("keys:app", "Rotate the trust domain's keys."),
+    "gateway": ("gateway:app", "Reach the gateway from clients that start a process."),
+    "quickstart": ("quickstart:quickstart", "Show two agents at work, allowed and refused."),
+}
+for _name, (_where, _sentence) in COMMANDS.items():
+    app.command(f"remit.cli.{_where}", name=_name, help=_sentence)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

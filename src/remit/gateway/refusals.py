@@ -79,10 +79,15 @@ def tool_result(
     return _encoder.encode({"jsonrpc": "2.0", "id": message.id, "result": result})
 
 
+_SERVER_FAULT = 500
+
+
 def about(error: RemitError) -> dict[str, Any]:
     """Return the machine's side of a refusal."""
     if not isinstance(error, DeniedError):
-        return {"effect": "deny", "code": error.code, "policies": []}
+        # A dead upstream or a full disk is no refusal: nobody said no.
+        effect = "failed" if error.status >= _SERVER_FAULT else "deny"
+        return {"effect": effect, "code": error.code, "policies": []}
     decision = error.decision
     told: dict[str, Any] = {
         "effect": decision.effect.value,
