@@ -21,6 +21,13 @@ APPROVALS = Table(
     Column("document", LargeBinary, nullable=False),
 )
 
+_INSERT = insert(APPROVALS)
+_PUT = _INSERT.on_conflict_do_update(
+    index_elements=["id"],
+    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
+)
+"""Built once: SQLAlchemy compiles a statement by its identity."""
+
 
 class SqliteApprovals:
     """Implements ``approvals.ports.ApprovalStore``."""
@@ -36,13 +43,9 @@ class SqliteApprovals:
             "state": approval.state.value,
             "document": msgspec.json.encode(approval),
         }
-        statement = insert(APPROVALS).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=["id"], set_={"state": row["state"], "document": row["document"]}
-        )
 
         def write(connection: Connection) -> None:
-            connection.execute(statement)
+            connection.execute(_PUT, row)
 
         self._journal.stage(write)
 

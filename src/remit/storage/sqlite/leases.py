@@ -21,6 +21,14 @@ LEASES = Table(
     Column("document", LargeBinary, nullable=False),
 )
 
+_INSERT = insert(LEASES)
+_PUT = _INSERT.on_conflict_do_update(
+    index_elements=["id"],
+    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
+)
+"""Built once: SQLAlchemy compiles a statement by its identity."""
+
+
 _OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value, LeaseState.IRREVOCABLE.value)
 
 
@@ -38,13 +46,9 @@ class SqliteLeases:
             "state": lease.state.value,
             "document": msgspec.json.encode(lease),
         }
-        statement = insert(LEASES).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=["id"], set_={"state": row["state"], "document": row["document"]}
-        )
 
         def write(connection: Connection) -> None:
-            connection.execute(statement)
+            connection.execute(_PUT, row)
 
         self._journal.stage(write)
 

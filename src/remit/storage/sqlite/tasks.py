@@ -26,6 +26,13 @@ TASKS = Table(
     Column("document", LargeBinary, nullable=False),
 )
 
+_INSERT = insert(TASKS)
+_PUT = _INSERT.on_conflict_do_update(
+    index_elements=["id"],
+    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
+)
+"""Built once: SQLAlchemy compiles a statement by its identity."""
+
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
     signed_mandate: str
@@ -54,13 +61,9 @@ class SqliteTasks:
             "agent": task.mandate.agent,
             "document": msgspec.json.encode(_written(task)),
         }
-        statement = insert(TASKS).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=["id"], set_={"state": row["state"], "document": row["document"]}
-        )
 
         def write(connection: Connection) -> None:
-            connection.execute(statement)
+            connection.execute(_PUT, row)
 
         self._journal.stage(write)
 
