@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 from remit.app import logs
 from remit.app.config import load
@@ -168,7 +169,7 @@ def main() -> None:
     chosen = parser.parse_args()
     logs.set_up("error")
     with tempfile.TemporaryDirectory() as name:
-        figures = asyncio.run(measure(Path(name), chosen.calls))
+        figures = uvloop.run(measure(Path(name), chosen.calls))
     if chosen.json:
         print(json.dumps(figures))
         return
