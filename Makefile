@@ -45,7 +45,7 @@ lint: setup
 
 test: lint
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -m 'not real' $(ARGS)
+	@$(BIN)/coverage run -m pytest -q -n auto -m 'not real' $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered | tail -n 1
 
