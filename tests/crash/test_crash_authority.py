@@ -1,0 +1,152 @@
+"""A whole Remit, killed under load, starved of disk, and left without its upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import pytest
+from authority import Place, draft
+
+from remit.proof.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.crash
+
+WORKERS = 6
+OUTCOMES = {
+    "call.succeeded",
+    "call.failed",
+    "call.denied",
+    "call.unknown",
+    "call.unadmitted",
+    "call.unidentified",
+}
+
+
+async def load(place: Place, svid: str, token: str, label: str) -> list[str]:
+    """Call until the authority is gone; return the bodies that were answered with success."""
+    told: list[str] = []
+
+    async def worker(number: int, session: aiohttp.ClientSession) -> None:
+        for turn in range(10_000):
+            body = f"{label} {number} {turn}"
+            try:
+                answer = await draft(session, place, svid=svid, token=token, body=body)
+            except (aiohttp.ClientError, OSError, ValueError, IndexError):
+                return
+            if answer.get("result", {}).get("isError") is False:
+                told.append(body)
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        await asyncio.gather(*(worker(number, session) for number in range(WORKERS)))
+    return told
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_killed_under_load_it_has_a_permit_for_all_that_acted_and_loses_nothing_it_told(
+    tmp_path: Path, seed: int
+):
+    place = Place(tmp_path)
+    chance = random.Random(seed)
+    told: list[str] = []
+    with place.helpdesk():
+        token = task = ""
+        before = -1
+        for round_ in range(2):
+            with place.up() as authority:
+                if not token:
+                    place.register()
+                    task, token = place.open()
+                before = max(before, _size(place))
+                loading = asyncio.create_task(load(place, place.svid(), token, f"round {round_}"))
+                await asyncio.sleep(chance.uniform(0.6, 1.6))
+                before = max(before, _size(place))
+                authority.kill()
+                told += await loading
+        with place.up():
+            await asyncio.sleep(1.2)
+            assert _size(place) > before, "the log went on from the last checkpoint"
+            chain = (await asyncio.to_thread(place.control.get, "evidence", "tasks", task))[
+                "records"
+            ]
+    acted = [body for body in place.drafts() if body.startswith("round ")]
+    assert told, "no call was answered: there was no load"
+    assert set(told) <= set(acted)
+
+    calls: dict[str, list[str]] = {}
+    permits = 0
+    for record in chain:
+        if record["call"]:
+            calls.setdefault(record["call"], []).append(record["kind"])
+            permits += record["body"].get("effect") == "permit"
+    endings = Counter(kind for kinds in calls.values() for kind in kinds if kind in OUTCOMES)
+    assert len(acted) <= permits
+    assert len(told) <= endings["call.succeeded"]
+    assert len(acted) <= endings["call.succeeded"] + endings["call.unknown"]
+    for call, kinds in calls.items():
+        assert sum(kind in OUTCOMES for kind in kinds) == 1, (call, kinds)
+        if "call.succeeded" in kinds:
+            assert kinds.index("call.decided") < kinds.index("call.succeeded")
+
+
+async def test_with_its_disk_full_calls_are_refused_nothing_hangs_and_readiness_tells(
+    tmp_path: Path,
+):
+    place = Place(tmp_path)
+    told: list[str] = []
+    refused: list[str] = []
+    ready: list[int] = []
+    with place.helpdesk(), place.up("bash", "-c", 'ulimit -f 600; exec "$@"', "bash"):
+        place.register()
+        task, token = place.open()
+        svid = place.svid()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+            for turn in range(1500):
+                body = f"{turn} " + "x" * 1900
+                answer = await draft(session, place, svid=svid, token=token, body=body)
+                if answer.get("result", {}).get("isError") is False:
+                    told.append(body)
+                else:
+                    refused.append(str(answer))
+                    assert "evidence" in refused[-1] or "log" in refused[-1], refused[-1]
+                    ready.append((await asyncio.to_thread(place.get, "readyz"))[0])
+                if len(refused) == 5:  # it heals when room is made, and fills up again
+                    break
+    assert refused, "the disk never filled up"
+    assert 503 in ready
+    assert all("x" * 100 not in answer for answer in refused)
+    acted = {body for body in place.drafts() if body.endswith("xx")}
+    assert set(told) <= acted
+    with place.up():
+        chain = (await asyncio.to_thread(place.control.get, "evidence", "tasks", task))["records"]
+    permits = sum(record["body"].get("effect") == "permit" for record in chain)
+    assert len(acted) <= permits, "something acted whose permit was not durable"
+
+
+async def test_a_dead_upstream_fails_clearly_and_readiness_tells(tmp_path: Path):
+    place = Place(tmp_path)
+    with place.up():
+        place.register()
+        _, token = place.open()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+            with place.helpdesk():
+                await asyncio.to_thread(
+                    place.control.post, "catalog", "scan", body={"upstream": "desk"}
+                )
+                answer = await draft(session, place, svid=place.svid(), token=token, body="one")
+                assert answer["result"]["isError"] is False
+            answer = await draft(session, place, svid=place.svid(), token=token, body="two")
+        text = str(answer)
+        assert "desk" in text
+        assert answer.get("result", {}).get("isError") is not False
+        status, ready = await asyncio.to_thread(place.get, "readyz")
+        assert status == 503
+        assert ready["parts"]["upstream desk"] != "ready"
+
+
+def _size(place: Place) -> int:
+    text, _, _ = place.checkpoint().decode().partition("\n\n")
+    return Checkpoint.parse(text + "\n").size
