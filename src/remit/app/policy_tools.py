@@ -45,7 +45,7 @@ def run_cases(folder: Path | None, loaded: Loaded) -> dict[str, Any]:
             {"file": f.file, "case": f.case, "wanted": f.wanted, "got": f.got}
             for f in report.failures
         ],
-        "coverage": report.coverage,
+        "coverage": report.coverage(),
         "unexercised": list(report.unexercised),
     }
 

@@ -1,0 +1,145 @@
+"""The command line: help for everything, exit codes as documented, JSON where asked."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from remit.cli.main import COMMANDS, EPILOGUE, app, status_of
+
+GROUPS = {
+    "agent": ("register", "update", "list", "show", "suspend", "resume", "retire"),
+    "task": ("open", "list", "show", "complete", "cancel"),
+    "approvals": ("list", "show"),
+    "policy": ("check", "test", "explain"),
+    "evidence": ("show", "export", "verify", "audit"),
+    "catalog": ("scan", "list", "show", "accept"),
+    "lease": ("list",),
+    "keys": ("rotate",),
+    "gateway": ("stdio",),
+}
+EVERY = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((group, name) for group, names in GROUPS.items() for name in names),
+]
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REMIT_CONFIG", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("tokens", EVERY, ids=" ".join)
+def test_every_command_explains_itself(tokens: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    assert status_of([*tokens, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"remit {' '.join(tokens)}" in said
+    assert len(said.splitlines()) > 4
+
+
+def test_the_groups_listed_here_are_all_there_are():
+    for group, names in GROUPS.items():
+        found = {name for name in app[group] if not name.startswith("-")}
+        assert found == set(names)
+
+
+def test_every_exit_status_is_in_the_help(capsys: pytest.CaptureFixture[str]):
+    status_of(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert " ".join(EPILOGUE.split()) in said
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [["agent", "list"], ["task", "list"], ["approvals", "list"], ["evidence", "audit"]],
+    ids=" ".join,
+)
+def test_without_an_authority_the_status_is_3_and_the_message_says_what_to_do(
+    empty: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(tokens) == 3
+    assert "remit up" in capsys.readouterr().err
+
+
+def test_an_error_is_json_where_json_was_asked_for(empty: Path, capsys: pytest.CaptureFixture[str]):
+    assert status_of(["agent", "list", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unreachable"
+
+
+@pytest.mark.parametrize(
+    "tokens", [["no-such"], ["agent", "list", "--no-such"], ["agent", "show"]], ids=" ".join
+)
+def test_wrong_usage_is_2(empty: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]):
+    assert status_of(tokens) == 2
+    assert "--help" in capsys.readouterr().err
+
+
+def test_init_writes_a_file_that_loads_and_leaves_an_existing_one_alone(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(["init"]) == 0
+    written = (empty / "remit.toml").read_text()
+    assert tomllib.loads(written)["authority"]["trust_domain"] == "remit.local"
+    assert status_of(["init"]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert (empty / "remit.toml").read_text() == written
+
+
+def test_a_wrong_configuration_is_2_and_names_the_key(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text("[authority]\nlisten_at = 1\n")
+    assert status_of(["agent", "list"]) == 2
+    assert "listen_at" in capsys.readouterr().err
+
+
+def test_garbage_is_no_pack_and_the_status_is_4(empty: Path, capsys: pytest.CaptureFixture[str]):
+    (empty / "a.pack").write_bytes(b"PK\x03\x04 garbage")
+    assert status_of(["evidence", "verify", "a.pack"]) == 4
+    assert "step 1" in capsys.readouterr().err
+
+
+def test_the_honest_pack_of_the_vectors_verifies(empty: Path, capsys: pytest.CaptureFixture[str]):
+    pack = next((Path(__file__).parents[2] / "vectors" / "proof").glob("honest_pack*"))
+    assert status_of(["evidence", "verify", str(pack), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["verified"] is True
+    assert any("whose" in sentence for sentence in said["does_not_prove"])
+
+
+def test_the_default_policy_checks_and_passes_its_cases(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(["policy", "check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert status_of(["policy", "test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unexercised"] == []
+
+
+def test_doctor_names_what_is_wrong_and_what_to_do(empty: Path, capsys: pytest.CaptureFixture[str]):
+    (empty / "remit.toml").write_text(
+        '[authority]\nlisten = "127.0.0.1:1"\n[upstream.x]\ncommand = ["no-such-program-here"]\n'
+    )
+    assert status_of(["doctor", "--json"]) == 1
+    checks = {check["what"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["upstream x"]["ok"] is False
+    assert "install it" in checks["upstream x"]["said"]
+    assert checks["templates"]["ok"] is False
+
+
+@pytest.mark.parametrize("client", ["claude-code", "claude-desktop", "cursor", "vscode", "codex"])
+def test_connect_prints_configuration_that_its_client_can_parse(
+    empty: Path, client: str, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text('[upstream.git]\ncommand = ["git-mcp"]\n')
+    assert status_of(["connect", client, "--agent", "reader", "--json"]) == 0
+    text = json.loads(capsys.readouterr().out)["configuration"]
+    parsed = tomllib.loads(text) if client == "codex" else json.loads(text)
+    (servers,) = parsed.values()
+    assert servers["git"]["args"][-3:] == ["stdio", "--upstream", "git"]
+    assert "reader" in servers["git"]["args"]
