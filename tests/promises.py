@@ -1,0 +1,149 @@
+"""The promises of the design, and the tests that hold each: read both ways by test_promises.py.
+
+``held`` names test files below ``tests/`` (whole files: a promise is rarely held by one case).
+``missing`` says in a sentence what of the promise is not built yet; it also stands in
+docs/limitations.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise of the design (section 5), or one that a standard makes for us."""
+
+    id: str
+    source: str
+    sentence: str
+    held: tuple[str, ...]
+    missing: str | None = None
+
+
+PROMISES = (
+    Promise(
+        "P1",
+        "design 5.1",
+        "Deny by default: unknown, broken or late is denied, with a reason.",
+        (
+            "story/test_story_call.py",
+            "rooms/policy/test_policy_engine.py",
+            "external/test_policy_cedar_cases.py",
+            "external/test_identity_spiffe.py",
+            "external/test_identity_wycheproof.py",
+            "crash/test_crash_authority.py",
+        ),
+    ),
+    Promise(
+        "P2",
+        "design 5.2",
+        "Nothing acts before its decision and lease are durable; nobody hears success before.",
+        (
+            "story/test_story_call.py",
+            "crash/test_crash_authority.py",
+            "crash/test_journal_kill.py",
+            "crash/test_journal_disk.py",
+            "rooms/gateway/test_gateway_sessions.py",
+        ),
+    ),
+    Promise(
+        "P3",
+        "design 5.3",
+        "Authority only narrows, by construction.",
+        ("properties/test_tasks_properties.py", "rooms/tasks/test_tasks_bounds.py"),
+        missing="delegation between agents",
+    ),
+    Promise(
+        "P4",
+        "design 5.4",
+        "No credential outlives its task.",
+        ("story/test_story_call.py",),
+        missing="brokers",
+    ),
+    Promise(
+        "P5",
+        "design 5.5",
+        "The agent never holds a secret; client tokens are never passed through.",
+        (
+            "real/test_workload_api.py",
+            "rooms/gateway/test_gateway_forwarding.py",
+            "rooms/tasks/test_tasks_desk.py",
+        ),
+    ),
+    Promise(
+        "P6",
+        "design 5.6",
+        "The bytes that were evaluated are the bytes that are forwarded.",
+        (
+            "rooms/gateway/test_gateway_hostile.py",
+            "external/test_gateway_json_parsing.py",
+            "rooms/gateway/test_gateway_forwarding.py",
+        ),
+    ),
+    Promise(
+        "P7",
+        "design 5.7",
+        "Policy sees every argument.",
+        ("rooms/policy/test_policy_arguments.py", "rooms/tasks/test_tasks_bounds.py"),
+    ),
+    Promise(
+        "P8",
+        "design 5.8",
+        "An approval is not a permit: one exact call, once, by an eligible other person.",
+        (
+            "story/test_story_call.py",
+            "rooms/approvals/test_approvals_desk.py",
+            "properties/test_tasks_approvals_once.py",
+        ),
+    ),
+    Promise(
+        "P9",
+        "design 5.9",
+        "A call has exactly one outcome.",
+        (
+            "story/test_story_call.py",
+            "rooms/evidence/test_evidence_recovery.py",
+            "crash/test_crash_authority.py",
+        ),
+    ),
+    Promise(
+        "P10",
+        "design 5.10",
+        "Evidence is checked by an outsider, offline, without a secret.",
+        (
+            "rooms/proof/test_proof_pack.py",
+            "rooms/proof/test_proof_relying_party.py",
+            "external/test_proof_merkle_rfc6962.py",
+            "external/test_proof_signed_note.py",
+            "properties/test_proof_merkle_properties.py",
+            "external/test_proof_jcs_rfc8785.py",
+        ),
+    ),
+    Promise(
+        "P11",
+        "design 5.11",
+        "What is sensitive is kept apart, and can be erased.",
+        ("rooms/evidence/test_evidence_ledger.py", "conformance/test_evidence_store.py"),
+    ),
+    Promise(
+        "P12",
+        "design 5.12",
+        "Tool descriptions and hints are claims: pinned, withheld when changed.",
+        ("rooms/policy/test_policy_catalogue.py", "external/test_policy_tool_swaps.py"),
+    ),
+    Promise(
+        "P13",
+        "design 5.13",
+        "Revocation is quick and it cascades.",
+        ("story/test_story_call.py", "rooms/identity/test_identity_registry.py"),
+        missing="CAEP",
+    ),
+    Promise(
+        "P14",
+        "design 5.14",
+        "A control claimed is a control evidenced.",
+        ("rooms/policy/test_policy_bundle.py",),
+        missing="coverage of frameworks",
+    ),
+)

@@ -1,0 +1,72 @@
+"""Every promise names tests that exist, and what is missing of it is said to users too."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+def _promises() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("promises", HERE / "promises.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["promises"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PROMISES = _promises().PROMISES
+
+
+def asserting_tests(path: Path) -> list[str]:
+    """Return the tests of a file that can fail: an assert, or an expected error, in each."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+            "test_"
+        ):
+            text = ast.unparse(node)
+            if "assert" in text or "raises" in text or "await " in text:
+                found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.id)
+def test_what_holds_a_promise_is_there_and_can_fail(promise):  # noqa: ANN001 - loaded above
+    assert promise.held
+    for name in promise.held:
+        assert asserting_tests(HERE / name), name
+
+
+def test_the_fourteen_promises_are_listed_once_each():
+    assert [promise.id for promise in PROMISES] == [f"P{number}" for number in range(1, 15)]
+
+
+@pytest.mark.parametrize("promise", [p for p in PROMISES if p.missing], ids=lambda p: p.id)
+def test_what_is_missing_of_a_promise_is_said_to_users(promise):  # noqa: ANN001 - loaded above
+    limits = (HERE.parent / "docs" / "limitations.md").read_text().lower()
+    assert promise.missing.lower() in limits
+
+
+def test_every_promise_that_the_threat_model_names_exists():
+
+    named = set(re.findall(r"\bP\d+\b", (HERE.parent / "docs" / "threat-model.md").read_text()))
+    assert named <= {promise.id for promise in PROMISES}
+
+
+def test_every_test_of_a_story_a_crash_a_property_or_an_outsiders_case_holds_a_promise():
+    folders = ("story", "crash", "properties", "external")
+    files = {
+        f"{folder}/{path.name}" for folder in folders for path in (HERE / folder).glob("test_*.py")
+    }
+    held = {name for promise in PROMISES for name in promise.held}
+    assert files - held == set()
