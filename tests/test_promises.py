@@ -31,6 +31,11 @@ def asserting_tests(path: Path) -> list[str]:
     """Return the tests of a file that can fail: an assert, or an expected error, in each."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
+        # A state machine of Hypothesis: its rules and invariants assert.
+        if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(".TestCase"):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_state_machine_as_test":
+            found.append(ast.unparse(node))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
             "test_"
         ):
