@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api.answers import answer, body_of, guarded, page
+from remit.api.answers import answer, body_of, guarded, plain
 from remit.api.callers import Callers
 from remit.identity.registry import Registry
 from remit.model.errors import NotFoundError
-from remit.model.subject import Environment
+from remit.model.subject import Agent, Environment
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,11 +56,11 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
             by=person.id,
         )
         changed()
-        return answer(agent, 201)
+        return answer(view(agent), 201)
 
     async def listing(request: Request) -> Response:
         await callers.person(request)
-        return page(registry.list(), lambda agent: str(agent.name), 10**9)
+        return answer({"items": [view(agent) for agent in registry.list()], "next": None})
 
     async def show(request: Request) -> Response:
         await callers.person(request)
@@ -67,7 +68,7 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
         agent = registry.get(name)
         if agent is None:
             raise NotFoundError(f"no agent `{name}` is registered: see `remit agent list`")
-        return answer(agent)
+        return answer(view(agent))
 
     async def update(request: Request) -> Response:
         person = await callers.operator(request)
@@ -75,7 +76,7 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
         given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
         agent = await registry.update(request.path_params["name"], by=person.id, **given)
         changed()
-        return answer(agent)
+        return answer(view(agent))
 
     async def move(request: Request) -> Response:
         person = await callers.operator(request)
@@ -89,7 +90,7 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
             raise NotFoundError(f"an agent can be suspended, resumed or retired, not `{verb}`")
         agent = await steps[verb](name, person.id)
         changed()
-        return answer(agent)
+        return answer(view(agent))
 
     return [
         Route("/agents", guarded(register), methods=["POST"]),
@@ -98,3 +99,8 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
         Route("/agents/{name}", guarded(update), methods=["PATCH"]),
         Route("/agents/{name}/{verb}", guarded(move), methods=["POST"]),
     ]
+
+
+def view(agent: Agent) -> dict[str, Any]:
+    """Return an agent as the API shows it: its SPIFFE ID as one text."""
+    return {**plain(agent), "spiffe_id": str(agent.spiffe_id)}

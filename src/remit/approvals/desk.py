@@ -252,7 +252,7 @@ class ApprovalDesk:
         own = _same_person(person.id, approval.on_behalf_of)
         if state is ApprovalState.APPROVED and own and not self._self_approval:
             raise NotEligibleError(
-                f"the task is on behalf of `{person.id}`: somebody else has to approve its calls"
+                f"the task is on behalf of `{person.id}`: somebody else has to approve its calls (or set `self_approval` in remit.toml)"
             )
 
     def _keep(self, approval: Approval) -> Approval:
