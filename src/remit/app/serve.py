@@ -73,6 +73,7 @@ async def serving(loaded: Loaded) -> AsyncIterator[House]:
                 f"`{path}` is too long for a Unix socket ({_MAX_SOCKET_PATH_BYTES} bytes): "
                 "choose a state folder with a shorter path"
             )
+    _check_tls(loaded)
     house = await compose(loaded)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(house.close)
@@ -173,6 +174,22 @@ def _dispatch(gateway: ASGIApp, control: ASGIApp) -> ASGIApp:
             await control(scope, receive, send)
 
     return app
+
+
+def _check_tls(loaded: Loaded) -> None:
+    """Refuse a certificate or key that cannot be used before anything is opened."""
+    tls = loaded.config.authority.tls
+    if tls is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            loaded.path(tls.cert), loaded.path(tls.key)
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"`[authority.tls]` cert `{tls.cert}` with key `{tls.key}` cannot be used: "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _tcp(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
