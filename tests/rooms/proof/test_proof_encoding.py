@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remit.model.errors import InputError, ProofError
@@ -188,6 +188,8 @@ def test_any_body_reads_back_as_it_was_written(body: dict[str, Any]):
         max_leaves=8,
     )
 )
+@example({"\ue000": 1, "\U00010000": {"\x7f": [-0.0, 1e21], "\x1f\u2028": True}, "": None})
+@example({"a\x00": '\b\f\n\r\t"\\/\x1b\x7f', "a": [[], {}, ""]})
 def test_every_value_takes_the_form_that_the_reference_encoder_gives_it(value: Any):
     assert canonical(value) == rfc8785.dumps(value)
 
