@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NoReturn
 
 import structlog
 
@@ -26,6 +27,7 @@ from remit.model.decision import Decision, Effect
 from remit.model.errors import (
     ApprovalRequiredError,
     EvidenceError,
+    InputError,
     RemitError,
     UnavailableError,
 )
@@ -43,6 +45,8 @@ log = structlog.get_logger()
 
 Act = Callable[[Call, Decision, Credential | None], Awaitable[Outcome]]
 """Makes the call with the credential and says how it ended; raises a RemitError if it could not."""
+
+_NEVER_ACTED = "cut short before it acted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +90,8 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
         UnavailableError: a step took longer than its limit.
     """
     trail = Trail(authority.evidence, call=call.id, trace=call.trace)
-    tool = authority.catalogue.find(call.target)
     try:
+        tool = authority.catalogue.find(call.target)
         async with _limit(authority.limits.identify_seconds, "identifying the caller"):
             subject = await authority.identity.identify(claim)
             task = await _admit(claim, subject, trail, authority)
@@ -105,15 +109,16 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
         )
         decision = trail.leave(await _decide(question, authority))
         if decision.effect is Effect.APPROVAL_REQUIRED:
-            asked = await authority.approvals.ask(
-                decision=decision, call=call, task=task, subject=subject
-            )
-            raise ApprovalRequiredError(decision, asked)
+            await _ask(question, decision, authority)
         decision.require_permit()
         authority.tasks.spend(task.id, call)
     except RemitError as refusal:
         trail.leave(refusal)
         await trail.barrier()
+        raise
+    except BaseException:
+        # Cancelled, or a fault of ours: nothing acted.
+        await _put_right(_cut_short(trail, call))
         raise
 
     flight = _Flight(trail, task, call, tool, authority)
@@ -135,7 +140,7 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
         raise
     except BaseException:
         # Cancelled, or a fault of ours: whether the upstream acted is not known here.
-        await _to_the_end(flight.settle(flight.unfinished()))
+        await _put_right(flight.settle(flight.unfinished()))
         raise
     if tool is not None:
         outcome = replace(outcome, label=outcome.label.join(tool.label))
@@ -168,9 +173,22 @@ async def _admit(claim: Claim, subject: Subject, trail: Trail, authority: Author
     return trail.leave(task)
 
 
+async def _cut_short(trail: Trail, call: Call) -> None:
+    """Record that a call ended before it was decided, or before it could act."""
+    trail.leave(Outcome(ending=Ending.FAILED, target=call.target, detail=_NEVER_ACTED))
+    await trail.barrier()
+
+
 async def _decide(question: Question, authority: Authority) -> Decision:
     async with _limit(authority.limits.decide_seconds, "deciding"):
         return await authority.policy.decide(question)
+
+
+async def _ask(question: Question, decision: Decision, authority: Authority) -> NoReturn:
+    asked = await authority.approvals.ask(
+        decision=decision, call=question.call, task=question.task, subject=question.subject
+    )
+    raise ApprovalRequiredError(decision, asked)
 
 
 class _Flight:
@@ -194,7 +212,7 @@ class _Flight:
             ending=Ending.UNKNOWN if self.acting else Ending.FAILED,
             target=self._call.target,
             seconds=time.monotonic() - self._began,
-            detail="cut short before the answer" if self.acting else "cut short before it acted",
+            detail="cut short before the answer" if self.acting else _NEVER_ACTED,
         )
 
     async def settle(self, ending: Recordable) -> None:
@@ -207,24 +225,60 @@ class _Flight:
         authority.tasks.settle(
             self._task.id, self._call, seconds=time.monotonic() - self._began, label=label
         )
-        self._trail.leave(ending)
-        if self.lease is not None and self.lease.scope is LeaseScope.CALL:
-            async with _limit(authority.limits.settle_seconds, "revoking the credential"):
-                await authority.leases.settle(self.lease)
+        try:
+            self._leave(ending)
+        finally:
+            await self._revoke()
         await self._trail.barrier()
 
-
-async def _to_the_end(settling: Awaitable[None]) -> None:
-    """Await ``settling`` to its end, even if the caller is cancelled meanwhile."""
-    running = asyncio.ensure_future(settling)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
+    def _leave(self, ending: Recordable) -> None:
+        """Record how the call ended; shorter, where what it said is too long for a record."""
         try:
-            await running
+            self._trail.leave(ending)
+        except InputError as error:
+            kept = ending.ending if isinstance(ending, Outcome) else Ending.FAILED
+            said = f"what it ended with could not be recorded: {error}"
+            self._trail.leave(Outcome(ending=kept, target=self._call.target, detail=said))
+
+    async def _revoke(self) -> None:
+        """Revoke what the call held. What fails is asked again by the sweep, not by the caller.
+
+        Raises:
+            EvidenceError: the revocation could not be made durable.
+        """
+        if self.lease is None or self.lease.scope is not LeaseScope.CALL:
+            return
+        try:
+            async with _limit(self._authority.limits.settle_seconds, "revoking the credential"):
+                await self._authority.leases.settle(self.lease)
         except EvidenceError:
-            log.exception("a cut-short call could not be settled")
-        raise
+            raise
+        except RemitError as error:
+            log.warning("left to the sweep", lease=self.lease.id, reason=str(error))
+
+
+async def _to_the_end(settling: Coroutine[None, None, None]) -> None:
+    """Await ``settling`` to its end, however often the caller is cancelled meanwhile."""
+    running = asyncio.ensure_future(settling)
+    cut: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cut = error
+    if cut is None:
+        return running.result()
+    if not running.cancelled() and (failure := running.exception()) is not None:
+        log.error("a cut-short call could not be settled", exc_info=failure)
+    raise cut
+
+
+async def _put_right(settling: Coroutine[None, None, None]) -> None:
+    """Settle while something worse is being raised, which a failure here must not replace."""
+    try:
+        await _to_the_end(settling)
+    except RemitError:
+        log.exception("a cut-short call could not be settled")
 
 
 class _limit:  # noqa: N801 - reads as a statement, like asyncio.timeout

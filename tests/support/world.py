@@ -15,7 +15,7 @@ from remit.credentials.leases import Leases
 from remit.credentials.port import Binding
 from remit.model.call import CALL_TOOL, Call
 from remit.model.decision import Decision
-from remit.model.lease import Credential
+from remit.model.lease import Credential, LeaseScope
 from remit.model.outcome import Ending, Outcome
 from remit.model.subject import Agent, Claim, Environment
 from remit.policy.catalogue import Definition
@@ -123,16 +123,19 @@ class World:
         """Return the kinds of the records of one call, in the order of the log."""
         return [record.kind for _, record in await self.authority.evidence.find(call.id)]
 
-    def lease_calls(self) -> None:
+    def lease_calls(
+        self, *, scope: LeaseScope = LeaseScope.CALL, revoke_seconds: float = 10.0
+    ) -> None:
         """From now on a call of ``desk`` needs a credential of ``target``."""
         object.__setattr__(
             self.house.authority,
             "leases",
             Leases(
-                bindings={"desk": Binding(name="memory", broker=self.target)},
+                bindings={"desk": Binding(name="memory", broker=self.target, scope=scope)},
                 store=SqliteLeases(self.house.journal),
                 recorder=self.authority.evidence,
                 clock=self.authority.clock,
+                revoke_seconds=revoke_seconds,
             ),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -43,15 +43,19 @@ class Leases:
         recorder: Recorder,
         clock: Callable[[], datetime],
         randomness: Callable[[int], bytes] = secrets.token_bytes,
+        revoke_seconds: float = 10.0,
     ) -> None:
+        """Open the book; ``revoke_seconds`` is how long a target may take to revoke, each time."""
         self._bindings = bindings
         self._brokers = {binding.name: binding.broker for binding in bindings.values()}
         self._store = store
         self._recorder = recorder
         self._clock = clock
         self._randomness = randomness
+        self._revoke_seconds = revoke_seconds
         self._live: dict[str, Lease] = {}
         self._held: dict[str, Credential] = {}
+        self._minting: dict[str, asyncio.Lock] = {}
         self._attempts: dict[str, tuple[int, datetime]] = {}
 
     async def load(self) -> None:
@@ -101,10 +105,16 @@ class Leases:
     async def issue(self, lease: Lease) -> Credential:
         """Mint the credential of a reserved lease, or return the one held for the task.
 
+        Calls that share a lease wait for the first one's mint.
+
         Raises:
             BrokerError: the target did not mint; what it may have minted is revoked.
             NotFoundError: the lease is settled already.
         """
+        async with self._minting.setdefault(lease.id, asyncio.Lock()):
+            return await self._issue(lease)
+
+    async def _issue(self, lease: Lease) -> Credential:
         present = self._live.get(lease.id)
         if present is None or present.state not in {LeaseState.RESERVED, LeaseState.ISSUED}:
             raise NotFoundError(f"lease `{lease.id}` is not open any more")
@@ -120,7 +130,11 @@ class Leases:
         return credential
 
     async def settle(self, lease: Lease) -> None:
-        """Revoke, and confirm. A target that fails is asked again by the sweep."""
+        """Revoke, and confirm. A target that fails is asked again by the sweep.
+
+        Raises:
+            EvidenceError: that it is being revoked could not be made durable; it was all the same.
+        """
         present = self._live.get(lease.id)
         if present is None:
             return
@@ -130,13 +144,17 @@ class Leases:
             if present.state is LeaseState.SETTLING
             else self._moved(present.moved(LeaseState.SETTLING))
         )
-        await self._recorder.barrier()
-        await self._revoke(settling)
+        try:
+            await self._recorder.barrier()
+        finally:
+            # A log that is down is no reason to let a credential live; the row of its
+            # reservation is durable, so a start revokes it once more.
+            await self._revoke(settling)
 
     async def settle_task(self, task_id: str) -> None:
         """Settle every lease below a task."""
         below = [lease for lease in self._live.values() if lease.task == task_id]
-        await asyncio.gather(*(self.settle(lease) for lease in below))
+        await self._settle_all(below)
 
     async def sweep(self, running: Callable[[str], bool]) -> int:
         """Settle what has no right to live; return how many leases are still unsettled.
@@ -145,6 +163,7 @@ class Leases:
             running: says whether a task is open; a lease of any other task is settled.
         """
         now = self._clock()
+        due = []
         for lease in list(self._live.values()):
             attempts, not_before = self._attempts.get(lease.id, (0, now))
             stale = (
@@ -156,22 +175,43 @@ class Leases:
                 )
             )
             if stale and not_before <= now:
-                await self.settle(lease)
+                due.append(lease)
+        await self._settle_all(due)
         return len(self._live)
 
     def open_leases(self) -> tuple[Lease, ...]:
         """Return every lease that may still have a live credential."""
         return tuple(self._live.values())
 
+    async def _settle_all(self, leases: Sequence[Lease]) -> None:
+        """Settle every one, whatever becomes of the others; then raise the first failure."""
+        ended = await asyncio.gather(*map(self.settle, leases), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
     async def _revoke(self, lease: Lease) -> None:
         try:
-            confirmed = await self._brokers[lease.broker].revoke(lease)
+            async with asyncio.timeout(self._revoke_seconds):
+                confirmed = await self._brokers[lease.broker].revoke(lease)
         except BrokerError as error:
             self._put_off(lease, str(error))
             return
+        except TimeoutError:
+            self._put_off(lease, f"the target took longer than {self._revoke_seconds:g} seconds")
+            return
+        except Exception as error:  # noqa: BLE001 - the sweep asks again, whatever it was
+            self._put_off(lease, f"the broker broke: {type(error).__name__}")
+            return
+        if lease.id not in self._live:
+            return  # settled meanwhile by whoever else asked
         self._attempts.pop(lease.id, None)
         self._moved(lease.moved(LeaseState.SETTLED, confirmed=confirmed))
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
         self._live.pop(lease.id, None)
+        self._minting.pop(lease.id, None)
 
     def _put_off(self, lease: Lease, reason: str) -> None:
         attempts = self._attempts.get(lease.id, (0, self._clock()))[0] + 1
@@ -180,7 +220,8 @@ class Leases:
         if attempts >= ATTEMPTS:
             log.error("a credential will not die", lease=lease.id, target=lease.target)
             self._moved(lease.moved(LeaseState.IRREVOCABLE, detail=reason))
-            self._live.pop(lease.id, None)
+            self._attempts.pop(lease.id, None)
+            self._forget(lease)
             return
         log.warning("a revocation failed", lease=lease.id, target=lease.target, attempts=attempts)
 
