@@ -143,7 +143,13 @@ def test_a_program_that_cannot_be_executed_says_so(control: Control, tmp_path: P
 def test_a_signal_reaches_the_agent_and_its_end_is_our_status(control: Control, number: int):
     # The agent handles none of them: Python's own handler for SIGINT is taken away as well.
     code = "import signal, time; signal.signal(2, signal.SIG_DFL); print('up', flush=True); time.sleep(60)"
-    popen = begin(control, sys.executable, "-c", code)
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:  # as under nohup: an ignored signal would stay ignored below us
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        popen = begin(control, sys.executable, "-c", code)
+    finally:
+        signal.signal(number, before)
     assert popen.stdout is not None
     assert popen.stdout.readline() == "up\n"
     os.kill(popen.pid, number)
