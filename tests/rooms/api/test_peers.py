@@ -155,3 +155,28 @@ def test_an_agents_process_and_its_descendants_are_refused_under_the_owners_uid(
 def run(story: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(story)
+
+
+DEEP = """
+import os, sys
+from pathlib import Path
+from remit.identity.workload_api.proc import lineage
+from remit.model.errors import UnidentifiedError
+depth = int(sys.argv[1])
+for _ in range(depth):
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status))
+try:
+    line = lineage(os.getpid())
+except UnidentifiedError:
+    os._exit(7)
+os._exit(0 if line and line[-1].parent == 0 else 9)
+"""
+
+
+@pytest.mark.parametrize(("depth", "status"), [(3, 0), (520, 7)])
+def test_a_process_too_deep_to_trace_is_nobody_rather_than_the_owner(depth: int, status: int):
+    run = subprocess.run([sys.executable, "-c", DEEP, str(depth)], check=False, timeout=60)
+    assert run.returncode == status

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from remit.model.errors import UnidentifiedError
+
 _PROC = Path("/proc")
 _MAX_ANCESTORS = 512
 _TRIES = 4
@@ -45,14 +47,20 @@ def lineage(pid: int) -> tuple[Process, ...]:
 
     The line is read until two readings agree, so that every link held at one moment: a parent
     that dies gives its children another parent, and a reused pid has another start time.
+
+    Raises:
+        UnidentifiedError: the line does not reach the first process, or does not hold still. An
+            agent could make it so: whoever it is, its ancestors are not known.
     """
     before = _read_lineage(pid)
     for _ in range(_TRIES):
         after = _read_lineage(pid)
         if after == before:
+            if after and after[-1].parent != 0:
+                raise UnidentifiedError(f"the ancestors of process `{pid}` cannot be read whole")
             return after
         before = after
-    return ()
+    raise UnidentifiedError(f"the ancestors of process `{pid}` do not hold still")
 
 
 def _read_lineage(pid: int) -> tuple[Process, ...]:
