@@ -28,6 +28,7 @@ PROMISES = (
         "Deny by default: unknown, broken or late is denied, with a reason.",
         (
             "story/test_story_call.py",
+            "story/test_story_perform.py",
             "rooms/policy/test_policy_engine.py",
             "external/test_policy_cedar_cases.py",
             "external/test_identity_spiffe.py",
@@ -41,6 +42,7 @@ PROMISES = (
         "Nothing acts before its decision and lease are durable; nobody hears success before.",
         (
             "story/test_story_call.py",
+            "story/test_story_perform.py",
             "crash/test_crash_authority.py",
             "crash/test_journal_kill.py",
             "crash/test_journal_disk.py",
@@ -58,7 +60,7 @@ PROMISES = (
         "P4",
         "design 5.4",
         "No credential outlives its task.",
-        ("story/test_story_call.py",),
+        ("story/test_story_call.py", "story/test_story_perform.py"),
         missing="brokers",
     ),
     Promise(
@@ -103,6 +105,7 @@ PROMISES = (
         "A call has exactly one outcome.",
         (
             "story/test_story_call.py",
+            "story/test_story_perform.py",
             "rooms/evidence/test_evidence_recovery.py",
             "crash/test_crash_authority.py",
         ),
@@ -136,7 +139,11 @@ PROMISES = (
         "P13",
         "design 5.13",
         "Revocation is quick and it cascades.",
-        ("story/test_story_call.py", "rooms/identity/test_identity_registry.py"),
+        (
+            "story/test_story_call.py",
+            "story/test_story_perform.py",
+            "rooms/identity/test_identity_registry.py",
+        ),
         missing="CAEP",
     ),
     Promise(

@@ -7,6 +7,7 @@ call acts, and before the caller hears how it ended. A call that acted has exact
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ import structlog
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
 from remit.evidence.ledger import Ledger
+from remit.evidence.recovery import OUTCOMES
 from remit.evidence.trail import Trail
 from remit.identity.desk import Identity
 from remit.identity.registry import Registry
@@ -113,12 +115,12 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
         decision.require_permit()
         authority.tasks.spend(task.id, call)
     except RemitError as refusal:
-        trail.leave(refusal)
-        await trail.barrier()
+        await _to_the_end(_say(refusal, trail, call, authority))
         raise
     except BaseException:
         # Cancelled, or a fault of ours: nothing acted.
-        await _put_right(_cut_short(trail, call))
+        never = Outcome(ending=Ending.FAILED, target=call.target, detail=_NEVER_ACTED)
+        await _put_right(_say(never, trail, call, authority))
         raise
 
     flight = _Flight(trail, task, call, tool, authority)
@@ -173,10 +175,36 @@ async def _admit(claim: Claim, subject: Subject, trail: Trail, authority: Author
     return trail.leave(task)
 
 
-async def _cut_short(trail: Trail, call: Call) -> None:
-    """Record that a call ended before it was decided, or before it could act."""
-    trail.leave(Outcome(ending=Ending.FAILED, target=call.target, detail=_NEVER_ACTED))
-    await trail.barrier()
+async def _say(ending: Recordable, trail: Trail, call: Call, authority: Authority) -> None:
+    """Record how a call ended, and wait until that is durable.
+
+    Raises:
+        EvidenceError: it is not, or something of this call's is not. What was lost with a group of
+            writes is said once more, for the log may have room again before the next start.
+    """
+    try:
+        _leave(ending, trail, call)
+        await trail.barrier()
+    except EvidenceError:
+        await _say_again(ending, trail, call, authority)
+        raise
+
+
+async def _say_again(ending: Recordable, trail: Trail, call: Call, authority: Authority) -> None:
+    with contextlib.suppress(RemitError):  # still down: the next start finds the call open
+        kinds = {record.kind for _, record in await authority.evidence.find(call.id)}
+        if kinds and kinds.isdisjoint(OUTCOMES):
+            _leave(ending, trail, call)
+
+
+def _leave(ending: Recordable, trail: Trail, call: Call) -> None:
+    """Record how a call ended; shorter, where what it said is too long for a record."""
+    try:
+        trail.leave(ending)
+    except InputError as error:
+        kept = ending.ending if isinstance(ending, Outcome) else Ending.FAILED
+        said = f"how it ended could not be recorded whole: {error}"
+        trail.leave(Outcome(ending=kept, target=call.target, detail=said))
 
 
 async def _decide(question: Question, authority: Authority) -> Decision:
@@ -226,19 +254,14 @@ class _Flight:
             self._task.id, self._call, seconds=time.monotonic() - self._began, label=label
         )
         try:
-            self._leave(ending)
-        finally:
-            await self._revoke()
-        await self._trail.barrier()
-
-    def _leave(self, ending: Recordable) -> None:
-        """Record how the call ended; shorter, where what it said is too long for a record."""
-        try:
-            self._trail.leave(ending)
-        except InputError as error:
-            kept = ending.ending if isinstance(ending, Outcome) else Ending.FAILED
-            said = f"what it ended with could not be recorded: {error}"
-            self._trail.leave(Outcome(ending=kept, target=self._call.target, detail=said))
+            try:
+                _leave(ending, self._trail, self._call)
+            finally:
+                await self._revoke()
+            await self._trail.barrier()
+        except EvidenceError:
+            await _say_again(ending, self._trail, self._call, authority)
+            raise
 
     async def _revoke(self) -> None:
         """Revoke what the call held. What fails is asked again by the sweep, not by the caller.

@@ -405,3 +405,35 @@ async def test_an_ending_too_long_for_a_record_is_recorded_shorter_and_the_crede
     ended = "call.failed" if how == "raised" else "call.succeeded"
     assert await outcomes(world, call) == [ended]
     assert world.target.live == set()
+
+
+@pytest.mark.parametrize("when", ["before it acts", "as it ends"])
+async def test_a_group_of_writes_that_is_lost_leaves_one_outcome_once_there_is_room_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    world.lease_calls()
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    reserve = world.authority.leases.reserve
+
+    def reserving(*given: Any) -> Any:
+        world.house.journal.stage(full)
+        return reserve(*given)
+
+    async def act(*_: object) -> Outcome:
+        world.acted.append(call)
+        if when == "as it ends":
+            world.house.journal.stage(full)
+        return Outcome(ending=Ending.SUCCEEDED, target="desk/read")
+
+    if when == "before it acts":
+        monkeypatch.setattr(world.authority.leases, "reserve", reserving)
+    call = world.call()
+    with pytest.raises(EvidenceError):
+        await world.perform(call, act=act)
+    assert len(world.acted) == (0 if when == "before it acts" else 1)
+    assert world.target.live == set()
+    expected = "call.failed" if when == "before it acts" else "call.succeeded"
+    assert await outcomes(world, call) == [expected]
