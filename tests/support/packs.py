@@ -77,6 +77,11 @@ def claims(**changes: Any) -> dict[str, Any]:
         "template_digest": digest(b"template"),
         "on_behalf_of": "user:ana@corp.example",
         "opened_by": "user:ana@corp.example",
+        "capabilities": [
+            {"action": "call_tool", "target": "payments/refund"},
+            {"action": "read_resource", "target": "orders/*"},
+        ],
+        "budget": {"calls": 2},
         **changes,
     }
 
@@ -102,7 +107,7 @@ def lease(state: str, call: str | None = "call_1", **body: Json) -> Told:
 
 def call(name: str, effect: str, ending: str, *between: Told) -> list[Told]:
     """Return the steps of one call, with ``between`` after the decision."""
-    said = {"decision": f"dec_{name}", "target": "payments/refund"}
+    said: dict[str, Json] = {"decision": f"dec_{name}", "target": "payments/refund"}
     ended: dict[str, Json] = (
         {"code": "denied", "decision": said["decision"], "reason": "no"}
         if ending == "denied"
@@ -113,7 +118,13 @@ def call(name: str, effect: str, ending: str, *between: Told) -> list[Told]:
         Told("call.admitted", {"mandate": "", "calls_spent": 0}, call=name),
         Told(
             "call.decided",
-            {**said, "effect": effect, "bundle": BUNDLE_DIGEST, "errors": []},
+            {
+                **said,
+                "action": "call_tool",
+                "effect": effect,
+                "bundle": BUNDLE_DIGEST,
+                "errors": [],
+            },
             call=name,
             payloads={"facts": b'{"amount":12}'},
         ),

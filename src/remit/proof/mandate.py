@@ -21,13 +21,19 @@ _REPEATED = ("template", "template_digest", "on_behalf_of", "opened_by", "prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenMandate:
-    """The mandate as it was signed. ``expires`` is in Unix seconds."""
+    """The mandate as it was signed.
+
+    ``expires`` is in Unix seconds, ``capabilities`` are its pairs of action and target, and
+    ``calls`` how many its budget allows, None without that limit.
+    """
 
     digest: str
     claims: Mapping[str, Any]
     key: Jwk
     workload: str
     expires: int
+    capabilities: tuple[tuple[str, str], ...]
+    calls: int | None
 
     def text(self, claim: str) -> str:
         """Return one claim for people."""
@@ -37,6 +43,20 @@ class ProvenMandate:
     def in_force(self, at: datetime) -> bool:
         """Say whether it had not expired yet."""
         return at.timestamp() < self.expires
+
+    def covers(self, action: object, target: object) -> bool:
+        """Say whether a capability is about this action on this target.
+
+        A capability's target that ends in ``*`` covers every target that begins so. Arguments are
+        no part of a record, so what they may be is not looked at.
+        """
+        if not isinstance(target, str):
+            return False
+        return any(
+            action == allowed
+            and (target == at or (at.endswith("*") and target.startswith(at[:-1])))
+            for allowed, at in self.capabilities
+        )
 
 
 def check_mandate(pack: Pack, chain: Chain) -> ProvenMandate:
@@ -58,7 +78,17 @@ def check_mandate(pack: Pack, chain: Chain) -> ProvenMandate:
     workload, expires = claims.get("sub"), claims.get("exp")
     if not isinstance(workload, str) or not isinstance(expires, int) or isinstance(expires, bool):
         raise ProofError("the mandate names no workload or no end")
-    mandate = ProvenMandate(digest=name, claims=claims, key=key, workload=workload, expires=expires)
+    if claims.get("iss") != f"spiffe://{pack.origin.removesuffix('/log')}":
+        raise ProofError("the mandate was issued by another authority than the log's")
+    mandate = ProvenMandate(
+        digest=name,
+        claims=claims,
+        key=key,
+        workload=workload,
+        expires=expires,
+        capabilities=_capabilities(claims),
+        calls=_budget(claims),
+    )
     _check_opening(opening, mandate)
     _check_bound(chain, mandate)
     return mandate
@@ -98,6 +128,25 @@ def _signed(pack: Pack) -> str:
     if [key.kid for key in pack.keys] != [kid_of(pack.mandates[0])]:
         raise ProofError("the pack's keys are not the one key that the mandate names")
     return pack.mandates[0]
+
+
+def _capabilities(claims: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    found = claims.get("capabilities")
+    try:
+        pairs = [(each["action"], each["target"]) for each in found or ()]
+    except (KeyError, TypeError) as error:
+        raise ProofError("a capability of the mandate names no action or no target") from error
+    if not pairs or not all(isinstance(part, str) for pair in pairs for part in pair):
+        raise ProofError("the mandate has no capabilities, each an action and a target")
+    return tuple(pairs)
+
+
+def _budget(claims: Mapping[str, Any]) -> int | None:
+    budget = claims.get("budget")
+    calls = budget.get("calls") if isinstance(budget, Mapping) else None
+    if calls is not None and (not isinstance(calls, int) or isinstance(calls, bool)):
+        raise ProofError("the calls of the mandate's budget are not a number")
+    return calls
 
 
 def _check_opening(opening: Record, mandate: ProvenMandate) -> None:

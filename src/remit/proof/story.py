@@ -35,7 +35,10 @@ _STAGES = {
     "call.decided": 3,
     **dict.fromkeys(OUTCOMES, 4),
 }
-_NOT_AFTER_SEAL = frozenset({"task.opened", "lease.reserved", "lease.issued", "approval.used"})
+_APPROVALS = frozenset({"asked", "approved", "denied", "used", "expired"})
+_LEASES = frozenset({"reserved", "issued", "settling", "unknown", *LEASE_ENDS})
+_NOT_AFTER_END = frozenset({"task.opened", "lease.reserved", "approval.used"})
+_NOT_AFTER_SEAL = frozenset({"lease.issued"})
 
 
 def is_sealed(chain: Chain) -> bool:
@@ -70,10 +73,8 @@ def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
             raise ProofError(f"record {index}: its id was used before")
         if any(parent not in seen for parent in record.parents):
             raise ProofError(f"record {index} follows from one that is not before it")
-        if record.kind in _ENDS and ended:
-            raise ProofError(f"record {index}: the task ended twice")
-        if sealed and _new_authority(record):
-            raise ProofError(f"record {index}: `{record.kind}` came after the task was sealed")
+        if ended:
+            _check_late(index, record, sealed=sealed)
         if record.kind == SEALED:
             if not ended:
                 raise ProofError(f"record {index}: the task was sealed before it ended")
@@ -92,20 +93,29 @@ def check_calls(chain: Chain, mandate: ProvenMandate) -> str:
     """Check each call: identified, admitted, decided, acted only if permitted, ended once.
 
     Raises:
-        ProofError: a call has two outcomes, none although sealed, or acted without a permit.
+        ProofError: a call has two outcomes, none although sealed, acted without a permit, or was
+            permitted what the mandate does not cover.
     """
     calls: dict[str, list[tuple[int, Record]]] = {}
+    late: set[str] = set()
+    ended = False
     for index, record in chain:
+        ended = ended or record.kind in _ENDS
+        if ended and record.kind == "call.decided":
+            late.add(record.id)
         if record.kind.startswith("call.") and record.call is None:
             raise ProofError(f"record {index}: `{record.kind}` names no call")
         if record.call is not None:
             calls.setdefault(record.call, []).append((index, record))
     finished, running = is_sealed(chain), 0
     for call, steps in calls.items():
-        ended = _check_call(call, steps, mandate)
-        if not ended and finished:
+        outcome, decided = _check_call(call, steps, mandate)
+        if outcome is None and finished:
             raise ProofError(f"call `{call}` has no outcome, although the task is sealed")
-        running += not ended
+        if outcome == "call.succeeded" and decided in late:
+            raise ProofError(f"call `{call}` was permitted after the task ended")
+        running += outcome is None
+    _check_budget(counts(chain), mandate)
     said = f"{len(calls)} calls, none acted before its permit, each with one outcome"
     return f"{said}, but for {running} under way" if running else said
 
@@ -114,22 +124,26 @@ def check_approvals(chain: Chain) -> str:
     """Check that each approval that was used had been given by somebody, and was used once.
 
     Raises:
-        ProofError: it was not, or was used twice.
+        ProofError: it was not, was taken back or expired before, or was used twice.
     """
+    states: dict[str, str] = {}
     given: set[str] = set()
     used: set[str] = set()
     for index, record in chain:
         if not record.kind.startswith("approval."):
             continue
-        approval = _text(index, record, "approval")
-        if record.kind == "approval.approved":
+        approval, state = _text(index, record, "approval"), record.kind.removeprefix("approval.")
+        if state not in _APPROVALS:
+            raise ProofError(f"record {index}: `{record.kind}` is not a step of an approval")
+        if state == "approved":
             _text(index, record, "decided_by")
             given.add(approval)
-        if record.kind == "approval.used":
-            if approval not in given or approval in used:
+        if state == "used":
+            if states.get(approval) != "approved" or approval in used:
                 raise ProofError(f"record {index}: the approval used was not given, or used before")
             used.add(approval)
-    if not given and not used:
+        states[approval] = state
+    if not given:
         return "no approval was given or used"
     return f"{len(given)} approvals given, {len(used)} used, each once and only after it was given"
 
@@ -153,13 +167,9 @@ def check_leases(chain: Chain) -> dict[str, str]:
         if not record.kind.startswith("lease."):
             continue
         lease, state = _text(index, record, "lease"), record.kind.removeprefix("lease.")
-        before = states.get(lease)
-        if before is None and state != "reserved":
-            raise ProofError(f"lease `{lease}` was not written down before it was issued")
-        if state == "reserved" and (before is not None or record.call not in permitted):
-            raise ProofError(f"lease `{lease}` was taken twice, or without a permit before it")
-        if before in LEASE_ENDS and (before, state) != ("irrevocable", "settled"):
-            raise ProofError(f"lease `{lease}` became {state} after it was {before}")
+        _check_move(lease, states.get(lease), state)
+        if state == "reserved" and record.call not in permitted:
+            raise ProofError(f"lease `{lease}` was taken without a permit before it")
         states[lease] = state
     if is_sealed(chain):
         for lease, state in states.items():
@@ -209,8 +219,10 @@ def check_payloads(
     return f"{said}, {len(withheld)} of them erased" if withheld else said
 
 
-def _check_call(call: str, steps: Sequence[tuple[int, Record]], mandate: ProvenMandate) -> bool:
-    """Check one call's records, in order; return whether it has its outcome."""
+def _check_call(
+    call: str, steps: Sequence[tuple[int, Record]], mandate: ProvenMandate
+) -> tuple[str | None, str | None]:
+    """Check one call's records, in order; return its outcome's kind and its decision's record."""
     found: dict[int, Record] = {}
     issued = leased = False
     for index, record in steps:
@@ -230,9 +242,21 @@ def _check_call(call: str, steps: Sequence[tuple[int, Record]], mandate: ProvenM
     _refuse_if(not found, call, "has records, but no step of its own")
     if decided is not None:
         _refuse_if(not {1, 2} <= found.keys(), call, "was decided before it was admitted")
+        _check_decided(call, decided, mandate)
     if outcome is not None:
         _check_outcome(call, decided, outcome, mandate)
-    return outcome is not None
+    return outcome.kind if outcome else None, decided.id if decided else None
+
+
+def _check_decided(call: str, decided: Record, mandate: ProvenMandate) -> None:
+    if decided.body.get("effect") == "permit":
+        covered = mandate.covers(decided.body.get("action"), decided.body.get("target"))
+        _refuse_if(not covered, call, "was permitted what its mandate does not cover")
+
+
+def _check_budget(ended: dict[str, int], mandate: ProvenMandate) -> None:
+    if mandate.calls is not None and ended.get("succeeded", 0) > mandate.calls:
+        raise ProofError(f"more calls succeeded than the {mandate.calls} of the mandate's budget")
 
 
 def _check_outcome(
@@ -242,6 +266,8 @@ def _check_outcome(
     _refuse_if(outcome.kind in _ACTED and not permitted, call, "acted without a permit before it")
     if decided is None:
         return
+    denied = decided.body.get("effect") == "deny"
+    _refuse_if(denied and outcome.kind != "call.denied", call, "was denied, and ended otherwise")
     for member in ("target", "decision"):
         said = outcome.body.get(member)
         differs = said is not None and said != decided.body.get(member)
@@ -271,9 +297,30 @@ def _check_prompt(data: bytes, mandate: ProvenMandate) -> None:
         raise ProofError("the prompt is not the one that the mandate was signed for")
 
 
-def _new_authority(record: Record) -> bool:
+def _check_late(index: int, record: Record, *, sealed: bool) -> None:
+    """Check that what came after the task's end, or its seal, brought no new authority."""
+    if record.kind in _ENDS:
+        raise ProofError(f"record {index}: the task ended twice")
+    if record.kind in _NOT_AFTER_END:
+        raise ProofError(f"record {index}: `{record.kind}` came after the task ended")
     permit = record.kind == "call.decided" and record.body.get("effect") == "permit"
-    return permit or record.kind in _NOT_AFTER_SEAL
+    if sealed and (permit or record.kind in _NOT_AFTER_SEAL):
+        raise ProofError(f"record {index}: `{record.kind}` came after the task was sealed")
+
+
+def _check_move(lease: str, before: str | None, state: str) -> None:
+    """Check that a lease may go from one state to the next; None is before its first."""
+    if state not in _LEASES:
+        raise ProofError(f"lease `{lease}` is {state}, which is no state of a lease")
+    if before is None and state != "reserved":
+        raise ProofError(f"lease `{lease}` was not written down before it was issued")
+    if before is not None and state == "reserved":
+        raise ProofError(f"lease `{lease}` was taken twice")
+    if state == "issued" and before not in {"reserved", "issued"}:
+        raise ProofError(f"lease `{lease}` was issued after it was {before}")
+    # What is revoked may be revoked again: its target minted late, or did not answer before.
+    if before in LEASE_ENDS and state not in LEASE_ENDS:
+        raise ProofError(f"lease `{lease}` became {state} after it was {before}")
 
 
 def _refuse_if(wrong: bool, call: str, sentence: str) -> None:  # noqa: FBT001 - the condition

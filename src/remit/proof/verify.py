@@ -238,7 +238,7 @@ def _proves(
         "no record of them was altered, left out, or put in another order, up to the seal"
         if sealed
         else "no record of them was altered or put in another order",
-        "every call that succeeded was permitted first, under the mandate shown, by policies shown",
+        "every call that succeeded was permitted first, for a target of the mandate shown, by policies shown",
     ]
     if leases:
         said = ", ".join(f"{count} {state}" for state, count in sorted(leases.items()))
@@ -260,8 +260,9 @@ def _owed(
         owed.append("that the log shows everyone one history: no witness that you named cosigned")
     if not story.is_sealed(chain):
         owed.append("that these are all its records: it is not sealed, others and later may exist")
-    elif later := story.after_seal(chain):
-        owed.append(f"that nothing else followed the seal: {later} records did, and are shown")
+    else:
+        later = story.after_seal(chain)
+        owed.append(f"that nothing else followed the seal: {later} records that did are shown")
     owed += [
         f"that the credential of lease `{lease}` is gone: the target did not confirm it"
         for lease in story.unconfirmed(chain)
@@ -271,6 +272,7 @@ def _owed(
     return [
         *owed,
         "that policy was right: it shows which policies decided and their text, and runs none",
+        "that arguments were within the mandate: records hold their digests, the policy read them",
         "when things happened, beyond their order: times are the authority's own clock",
         f"whose key signed the mandate: compare its thumbprint `{mandate.key.thumbprint}`",
         "what went round the gateway, or what an upstream did inside itself with a call",

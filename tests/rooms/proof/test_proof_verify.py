@@ -83,7 +83,28 @@ def test_an_open_task_may_have_a_call_under_way_and_a_live_lease():
 def test_what_is_done_to_a_closed_task_may_follow_its_seal_and_is_counted():
     told = tale()
     told.steps.append(Told("task.erased", {"by": "user:dpo@corp.example", "keys": 1}))
-    assert "1 records did" in " ".join(verify_pack(told.data()).does_not_prove)
+    assert "1 records that did" in " ".join(verify_pack(told.data()).does_not_prove)
+
+
+def test_what_is_revoked_may_be_revoked_again():
+    told = tale()
+    settled = told.find("lease.settled")
+    told.steps.insert(told.steps.index(settled), lease("irrevocable", confirmed=False))
+    told.steps.append(replace(settled))
+    assert verify_pack(told.data(), [VKEY]).leases == {"settled": 1}
+
+
+def test_a_capability_that_ends_in_a_star_covers_what_begins_so():
+    told = tale()
+    for kind in ("call.decided", "call.succeeded"):
+        told.find(kind).body.update(target="orders/1234")
+    told.find("call.decided").body.update(action="read_resource")
+    assert verify_pack(told.data(), [VKEY]).calls["succeeded"] == 2
+
+
+def test_a_seal_is_never_said_to_be_the_last_word():
+    owed = verify_pack(tale().data(), [VKEY]).does_not_prove
+    assert any("followed the seal" in sentence for sentence in owed)
 
 
 def _without(kind: str, occurrence: int = 0) -> Callable[[Tale], None]:
@@ -113,6 +134,22 @@ def _early(kind: str, before: str, occurrence: int = 0) -> Callable[[Tale], None
         step = told.find(kind, occurrence)
         told.steps.remove(step)
         told.steps.insert(told.steps.index(told.find(before, occurrence)), step)
+
+    return change
+
+
+def _insert(step: Told, before: str) -> Callable[[Tale], None]:
+    return lambda told: told.steps.insert(told.steps.index(told.find(before)), step)
+
+
+def _before_seal(*steps: Told) -> Callable[[Tale], None]:
+    return lambda told: told.steps.__setitem__(slice(-1, -1), list(steps))
+
+
+def _target(target: str, action: str = "call_tool") -> Callable[[Tale], None]:
+    def change(told: Tale) -> None:
+        told.find("call.decided").body.update(target=target, action=action)
+        told.find("call.succeeded").body.update(target=target)
 
     return change
 
@@ -167,6 +204,25 @@ DISHONEST_AUTHORITY = {
     "lease_after_seal": ("5, chain", _late(lease("reserved", None, lease="lease_2"))),
     "lease_issued_after_seal": ("5, chain", _late(lease("issued", None, lease="lease_2"))),
     "approval_used_after_seal": ("5, chain", _late(Told("approval.used", {"approval": "apr_1"}))),
+    "lease_reserved_after_end": ("5, chain", _before_seal(lease("reserved", None, lease="l2"))),
+    "approval_used_after_end": (
+        "5, chain",
+        _before_seal(Told("approval.used", {"approval": "apr_1"})),
+    ),
+    "mandate_of_another_authority": ("6, mandate", _mandate(iss="spiffe://evil.example")),
+    "mandate_without_capabilities": ("6, mandate", _mandate(capabilities=[])),
+    "mandate_capability_of_no_target": (
+        "6, mandate",
+        _mandate(capabilities=[{"action": "call_tool"}]),
+    ),
+    "mandate_capability_a_number": ("6, mandate", _mandate(capabilities=[1])),
+    "mandate_capabilities_a_number": ("6, mandate", _mandate(capabilities=7)),
+    "mandate_capability_target_a_list": (
+        "6, mandate",
+        _mandate(capabilities=[{"action": "call_tool", "target": ["a"]}]),
+    ),
+    "mandate_budget_a_text": ("6, mandate", _mandate(budget={"calls": "many"})),
+    "mandate_budget_is_true": ("6, mandate", _mandate(budget={"calls": True})),
     "mandate_of_another_task": ("6, mandate", _mandate(jti="task_2")),
     "mandate_of_another_workload": ("6, mandate", _mandate(sub="spiffe://corp.example/agent/x")),
     "mandate_for_another_person": ("6, mandate", _mandate(on_behalf_of="user:eve@corp.example")),
@@ -237,11 +293,50 @@ DISHONEST_AUTHORITY = {
             told.find("call.decided"), "at", packs.EXPIRES_AT + timedelta(seconds=1)
         ),
     ),
+    "call_permitted_after_end": (
+        "8, calls",
+        _before_seal(*packs.call("call_9", "permit", "succeeded")),
+    ),
+    "call_permitted_beyond_mandate": ("8, calls", _target("payments/payout")),
+    "call_permitted_for_another_action": (
+        "8, calls",
+        _target("payments/refund", "read_resource"),
+    ),
+    "call_permitted_beside_the_star": ("8, calls", _target("orders", "read_resource")),
+    "call_target_a_list": ("8, calls", _body("call.decided", target=["payments/refund"])),
+    "calls_beyond_budget": ("8, calls", _mandate(budget={"calls": 1})),
+    "call_denied_yet_failed": (
+        "8, calls",
+        lambda told: told.steps.__setitem__(
+            told.steps.index(told.find("call.denied")), Told("call.failed", {}, call="call_2")
+        ),
+    ),
+    "approval_denied_before_use": (
+        "9, approvals",
+        _insert(Told("approval.denied", {"approval": "apr_1"}), "approval.used"),
+    ),
+    "approval_expired_before_use": (
+        "9, approvals",
+        _insert(Told("approval.expired", {"approval": "apr_1"}), "approval.used"),
+    ),
+    "approval_given_again_after_use": (
+        "9, approvals",
+        lambda told: told.steps.__setitem__(
+            slice(-2, -2),
+            [replace(told.find("approval.approved")), replace(told.find("approval.used"))],
+        ),
+    ),
+    "approval_step_unknown": (
+        "9, approvals",
+        _insert(Told("approval.assumed", {"approval": "apr_1"}), "approval.used"),
+    ),
     "approval_used_not_given": ("9, approvals", _without("approval.approved")),
     "approval_used_before_given": ("9, approvals", _early("approval.used", "approval.approved")),
     "approval_used_twice": ("9, approvals", _twice("approval.used")),
     "approval_given_by_nobody": ("9, approvals", _body("approval.approved", decided_by=None)),
     "approval_without_a_name": ("9, approvals", _body("approval.used", approval=None)),
+    "lease_issued_after_settling": ("10, leases", _insert(lease("issued"), "lease.settled")),
+    "lease_state_unknown": ("10, leases", _insert(lease("parked"), "lease.settled")),
     "lease_before_permit": ("10, leases", _early("lease.reserved", "call.decided")),
     "lease_reserved_twice": ("10, leases", _twice("lease.reserved")),
     "lease_never_reserved": ("10, leases", _without("lease.reserved")),
