@@ -93,6 +93,7 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
     """
     trail = Trail(authority.evidence, call=call.id, trace=call.trace)
     try:
+        _require_evidence(authority)
         tool = authority.catalogue.find(call.target)
         async with _limit(authority.limits.identify_seconds, "identifying the caller"):
             subject = await authority.identity.identify(claim)
@@ -163,6 +164,12 @@ async def close_task(task_id: str, state: TaskState, by: str, authority: Authori
     await authority.evidence.seal_task(task_id)
     await authority.evidence.barrier()
     return task
+
+
+def _require_evidence(authority: Authority) -> None:
+    """Raise where records are not written, or the log not published: nothing may act unseen."""
+    if (trouble := authority.evidence.health()) is not None:
+        raise EvidenceError(trouble)
 
 
 async def _admit(claim: Claim, subject: Subject, trail: Trail, authority: Authority) -> Task:

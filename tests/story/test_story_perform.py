@@ -437,3 +437,30 @@ async def test_a_group_of_writes_that_is_lost_leaves_one_outcome_once_there_is_r
     assert world.target.live == set()
     expected = "call.failed" if when == "before it acts" else "call.succeeded"
     assert await outcomes(world, call) == [expected]
+
+
+async def test_a_log_that_cannot_be_published_lets_nothing_act_until_it_can(
+    world: World, tmp_path: Path
+):
+    log, away = tmp_path / "s" / "log", tmp_path / "away"
+    publisher = world.authority.evidence.publisher
+    await publisher.publish()
+    log.rename(away)
+    log.write_text("in the way")
+    await world.perform()
+    async with asyncio.timeout(10):
+        while publisher.health() is None:  # noqa: ASYNC110 - it is the publisher's own turn
+            await asyncio.sleep(0.05)
+    world.acted.clear()
+    call = world.call()
+    with pytest.raises(EvidenceError, match="cannot be published"):
+        await world.perform(call)
+    assert world.acted == []
+    assert await outcomes(world, call) == ["call.failed"]
+    log.unlink()
+    away.rename(log)
+    async with asyncio.timeout(10):
+        while publisher.health() is not None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+    await world.perform()
+    assert len(world.acted) == 1
