@@ -409,6 +409,14 @@ DISHONEST_EXPORTER = {
     "cosignature_missing": ("3, checkpoint", _pack(witnesses=(WITNESS.verifier.vkey,))),
     "witness_is_a_log_key": ("3, checkpoint", _pack(witnesses=(LOG.verifier.vkey,))),
     "record_at_another_index": ("4, inclusion", _record(-1, index=99)),
+    "proof_of_another_record": (
+        "4, inclusion",
+        lambda pack: _record(2, proof=pack.records[3].proof)(pack),
+    ),
+    "record_in_the_place_of_another_tasks": (
+        "4, inclusion",
+        lambda pack: _record(0, index=pack.records[0].index - 1)(pack),
+    ),
     "proof_too_short": ("4, inclusion", _record(2, proof=())),
     "proof_of_other_hashes": ("4, inclusion", _record(2, proof=(b"\x00" * 32,) * 6)),
     "seal_hides_records": (
