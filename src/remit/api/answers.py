@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 256 * 1024
 PAGE = 50
 MAX_PAGE = 500
+_NUMBER = re.compile(r"[0-9]{1,10}\Z")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -51,9 +53,14 @@ def limit_of(request: Request) -> int:
         InputError: it is no number from 1 to 500.
     """
     text = request.query_params.get("limit", str(PAGE))
-    if not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
+    if not number(text) or not 1 <= int(text) <= MAX_PAGE:
         raise InputError(f"`limit` is a number from 1 to {MAX_PAGE}, not `{text[:20]}`")
     return int(text)
+
+
+def number(text: str) -> bool:
+    """Return whether ``text`` is a number that `int` reads: ASCII digits, and not too many."""
+    return _NUMBER.match(text) is not None
 
 
 async def body_of(request: Request, shape: type[T]) -> T:
@@ -69,6 +76,8 @@ async def body_of(request: Request, shape: type[T]) -> T:
             raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(bytes(read) or b"{}", type=shape)
+    except RecursionError as error:
+        raise InputError("the body is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = str(error)
         raise InputError(f"the body: {message[:1].lower()}{message[1:]}") from error

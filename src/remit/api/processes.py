@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api.answers import answer, body_of, guarded
+from remit.api.answers import answer, body_of, guarded, number
 from remit.api.callers import Callers
 from remit.api.peers import peer_of
 from remit.identity.registry import Registry
@@ -45,7 +45,7 @@ def routes(book: ProcessBook, registry: Registry, callers: Callers) -> list[Rout
         peer = peer_of(request.scope)
         await callers.person(request)
         text = request.path_params["pid"]
-        if not text.isdigit():
+        if not number(text):
             raise InputError("a process is named by its pid")
         book.forget(int(text), by_uid=peer.uid)
         return answer({"pid": int(text)})

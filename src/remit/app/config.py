@@ -7,8 +7,10 @@ machine; what goes wrong otherwise stands beside the field in ``TEMPLATE`` (app/
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,9 @@ from remit.model.errors import ConfigError
 DEFAULT_FILE = "remit.toml"
 DEFAULT_STATE = ".remit"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
+_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s/]*):(?P<port>[0-9]{1,5})\Z")
+_URL = re.compile(r"https?://[^\s/]+\S*\Z")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,13 +216,50 @@ def parse(document: dict[str, Any], name: str) -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"`{name}`: {_lower(str(error))}") from error
     _check_authority(config.authority, name)
+    _check_upstreams(config, name)
+    _check_above_zero(msgspec.structs.asdict(config.limits), "`[limits]`", name)
+    _check_above_zero({"expires_seconds": config.approvals.expires_seconds}, "`[approvals]`", name)
+    for workload in config.workloads:
+        if not workload.selectors:
+            raise ConfigError(
+                f"`{name}`: workload `{workload.agent}` has no selector, "
+                "and every process would be that agent"
+            )
+    _check_issuers(config, name)
+    return config
+
+
+def _check_authority(authority: AuthoritySection, name: str) -> None:
+    if not _TRUST_DOMAIN.match(authority.trust_domain):
+        raise ConfigError(
+            f"`{name}`: `trust_domain` is lower-case a-z 0-9 . _ -, not `{authority.trust_domain}`"
+        )
+    listen = _LISTEN.match(authority.listen)
+    if listen is None or int(listen["port"]) > 65535:  # noqa: PLR2004 - the highest port
+        raise ConfigError(f"`{name}`: `listen` is host:port, not `{authority.listen}`")
+    if authority.url is not None and not _URL.match(authority.url):
+        raise ConfigError(f"`{name}`: `url` is http://… or https://…, not `{authority.url}`")
+    if not _loopback(listen["host"].strip("[]")) and not authority.allow_remote:
+        raise ConfigError(
+            f'`{name}`: `listen = "{authority.listen}"` is reachable from other machines: '
+            "set `allow_remote = true` and `[authority.tls]` if that is what you want"
+        )
+
+
+def _check_upstreams(config: Config, name: str) -> None:
     for upstream, section in config.upstreams.items():
         if not _NAME.match(upstream):
             raise ConfigError(f"`{name}`: upstream `{upstream}`: a name is a-z 0-9 _ -, at most 63")
         if bool(section.command) == bool(section.url):
             raise ConfigError(f"`{name}`: upstream `{upstream}` takes either `command` or `url`")
-        if section.timeout_seconds <= 0:
-            raise ConfigError(f"`{name}`: upstream `{upstream}`: `timeout_seconds` is above zero")
+        if section.url is not None and not _URL.match(section.url):
+            raise ConfigError(f"`{name}`: upstream `{upstream}`: `url` is http://… or https://…")
+        _check_above_zero(
+            {"timeout_seconds": section.timeout_seconds}, f"upstream `{upstream}`", name
+        )
+
+
+def _check_issuers(config: Config, name: str) -> None:
     for issuer in config.issuers:
         for rule in issuer.rules:
             if bool(rule.agent) == bool(rule.person):
@@ -229,18 +271,12 @@ def parse(document: dict[str, Any], name: str) -> Config:
                     f"`{name}`: a rule of issuer `{issuer.issuer}` matches every token: "
                     "give the claims that must match"
                 )
-    return config
 
 
-def _check_authority(authority: AuthoritySection, name: str) -> None:
-    host, separator, port = authority.listen.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the highest port
-        raise ConfigError(f"`{name}`: `listen` is host:port, not `{authority.listen}`")
-    if not _loopback(host.strip("[]")) and not authority.allow_remote:
-        raise ConfigError(
-            f'`{name}`: `listen = "{authority.listen}"` is reachable from other machines: '
-            "set `allow_remote = true` and `[authority.tls]` if that is what you want"
-        )
+def _check_above_zero(numbers: Mapping[str, float], where: str, name: str) -> None:
+    for key, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"`{name}`: {where}: `{key}` is a number above zero, not `{value}`")
 
 
 def _loopback(host: str) -> bool:

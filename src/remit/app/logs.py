@@ -17,7 +17,10 @@ def set_up(level: str = "info", *, json: bool | None = None) -> None:
     """
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        # The usual formatter shows every frame's local variables, tokens among them.
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(

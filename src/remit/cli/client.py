@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from remit.model.errors import RemitError
+from remit.model.errors import InputError, RemitError
 
 TIMEOUT_SECONDS = 120.0
 
@@ -49,6 +49,7 @@ class ControlClient:
     Raises:
         UnreachableError: nothing listens there, or it went away.
         RefusedError: the authority said no; the message is its own.
+        InputError: a part of the path is no single name or id; nothing was asked.
     """
 
     def __init__(self, control_socket: Path) -> None:
@@ -56,15 +57,15 @@ class ControlClient:
 
     def get(self, *parts: str, **query: str | int | None) -> Any:
         """GET a route and return its JSON."""
-        return json.loads(self.ask("GET", parts, query=query))
+        return _json(self.ask("GET", parts, query=query))
 
     def post(self, *parts: str, body: object = None) -> Any:
         """POST JSON to a route and return its JSON."""
-        return json.loads(self.ask("POST", parts, body={} if body is None else body))
+        return _json(self.ask("POST", parts, body={} if body is None else body))
 
     def patch(self, *parts: str, body: object) -> Any:
         """PATCH JSON onto a route and return its JSON."""
-        return json.loads(self.ask("PATCH", parts, body=body))
+        return _json(self.ask("PATCH", parts, body=body))
 
     def raw(self, *parts: str) -> bytes:
         """GET a route and return its bytes."""
@@ -79,10 +80,10 @@ class ControlClient:
         body: object = None,
     ) -> bytes:
         """Make one request."""
-        path = "/" + "/".join(quote(part, safe="") for part in parts)
+        path = "/" + "/".join(_segment(part) for part in parts)
         asked = {key: value for key, value in (query or {}).items() if value is not None}
         if asked:
-            path += "?" + urlencode(asked)
+            path += "?" + urlencode(asked, errors="surrogateescape")
         connection = _UnixConnection(self._socket)
         try:
             connection.request(
@@ -99,9 +100,23 @@ class ControlClient:
             ) from error
         finally:
             connection.close()
-        if response.status >= http.client.BAD_REQUEST:
+        if response.status >= http.client.MULTIPLE_CHOICES:
             raise RefusedError(response.status, _error(data))
         return data
+
+
+def _segment(part: str) -> str:
+    # Each is one name or id: never a way to another route.
+    if part in {"", ".", ".."} or "/" in part:
+        raise InputError(f"`{part}` is no name and no id")
+    return quote(part, safe="", errors="surrogateescape")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise UnreachableError("what answers on the control socket is no authority") from error
 
 
 def _error(data: bytes) -> dict[str, Any]:

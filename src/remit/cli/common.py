@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from remit.app.config import DEFAULT_FILE, Loaded, load
 from remit.cli.client import ControlClient
@@ -78,7 +79,7 @@ class Common:
             table.add_row(*(_brief(item.get(name)) for name in columns.values()))
         OUT.print(table)
         if answer.get("next"):
-            OUT.print(f"[dim]more: --after {answer['next']}[/dim]")
+            OUT.print(Text(f"more: --after {printable(answer['next'])}", style="dim"))
 
 
 _DIGEST_SHOWN = 19
@@ -107,26 +108,41 @@ def facts(value: dict[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, entry in value.items():
-        table.add_row(key.replace("_", " "), _cell(entry))
+        table.add_row(Text(printable(key.replace("_", " "))), _cell(entry))
     return table
 
 
-def _brief(value: Any) -> str:
+def printable(value: Any) -> Any:
+    """Return a value whose texts are safe to show: what a terminal would obey is written out.
+
+    Escape sequences, line breaks and marks that turn the direction of text may come from an agent
+    or an upstream, and would otherwise rewrite what a person decides by.
+    """
+    if isinstance(value, str):
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in value
+        )
+    if isinstance(value, dict):
+        return {printable(key): printable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable(entry) for entry in value]
+    return value
+
+
+def _brief(value: Any) -> Text:
     """Return a cell of a table: as everywhere else, but a digest by its beginning."""
     if isinstance(value, str) and value.startswith("sha256:"):
-        return f"{value[:_DIGEST_SHOWN]}…"
+        return Text(f"{printable(value[:_DIGEST_SHOWN])}…")
     return _cell(value)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "[dim]-[/dim]"
+def _cell(value: Any) -> Text:
+    if value is None or value in ([], ()):
+        return Text("-", style="dim")
     if isinstance(value, str):
-        style = STATE_STYLE.get(value)
-        text = value.replace("[", "\\[")
-        return f"[{style}]{text}[/{style}]" if style else text
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return ", ".join(value) if value else "[dim]-[/dim]"
+        return Text(printable(value), style=STATE_STYLE.get(value, ""))
+    if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
+        return Text(", ".join(printable(value)))
     if isinstance(value, bool | int | float):
-        return str(value)
-    return jsonlib.dumps(value, ensure_ascii=False).replace("[", "\\[")
+        return Text(str(value))
+    return Text(printable(jsonlib.dumps(value, ensure_ascii=False)))

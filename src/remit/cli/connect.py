@@ -61,7 +61,7 @@ def _text(client: Client, agent: str, names: list[str], config: str | None, url:
     }
     if client == "codex":
         return "\n".join(
-            f'[mcp_servers.{name}]\ncommand = "remit"\nargs = {json.dumps(entry["args"])}\n'
+            f'[mcp_servers.{name}]\ncommand = "remit"\nargs = {json.dumps(entry["args"], ensure_ascii=False)}\n'
             for name, entry in servers.items()
         )
     if client == "vscode":

@@ -116,8 +116,12 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _port(loaded: Loaded) -> Finding:
-    with socket.socket() as probe:
-        taken = probe.connect_ex((loaded.host, loaded.port)) == 0
+    try:
+        socket.create_connection((loaded.host, loaded.port), timeout=1).close()
+    except OSError:
+        taken = False
+    else:
+        taken = True
     if taken:
         said = f"port {loaded.port} is taken by something else: change `listen`"
         return False, "running", said

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.common import DEFAULTS, Common, Exit, printable
 from remit.model.errors import ConfigError
 from remit.proof.verify import Verdict, verify_pack
 
@@ -34,7 +34,7 @@ _STYLES = {
 def show(task: str, *, common: Common = DEFAULTS) -> None:
     """Draw the chain of a task: every step of every call, with times."""
     chain = common.client().get("evidence", "tasks", task)
-    common.emit(chain, _draw(chain))
+    common.emit(chain, _draw(printable(chain)))
 
 
 @app.command
@@ -146,7 +146,7 @@ def _line(record: dict[str, Any]) -> Text:
     line.append(f" #{record['index']} ", style="dim")
     line.append(kind, style=_STYLES.get(kind.rpartition(".")[2], "cyan"))
     body = record["body"]
-    said = [str(body[key]) for key in _SHOWN if body.get(key) not in {None, ""}]
+    said = [str(body[key]) for key in _SHOWN if body.get(key) not in (None, "")]
     if said:
         line.append("  " + "  ".join(said))
     return line

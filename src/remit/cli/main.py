@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from cyclopts import App
+from rich.text import Text
 
 from remit import __version__
-from remit.cli.client import RefusedError, UnreachableError
-from remit.cli.common import ERR, Exit
-from remit.model.errors import ConfigError, InputError, ProofError, RemitError
+from remit.cli.client import UnreachableError
+from remit.cli.common import ERR, Exit, printable
+from remit.model.errors import ConfigError, InputError, ProofError, RemitError, UnavailableError
 
 EPILOGUE = (
     "Exit status: 0 done; 1 refused or failed, and the message says by whom; 2 wrong usage or "
@@ -64,36 +65,52 @@ def status_of(tokens: list[str]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except RemitError as error:
-        return _say(error, tokens)
+        return _say(error, json_asked_for(tokens))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else Exit.REFUSED
-    except BrokenPipeError:
-        return Exit.DONE
     except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            return Exit.DONE
         from cyclopts import CycloptsError  # noqa: PLC0415 - only a usage error needs it
 
         if not isinstance(error, CycloptsError):
             raise
-        ERR.print(f"[bold red]usage:[/] {error}", markup=True)
-        ERR.print("`remit --help` lists the commands, `remit COMMAND --help` its options")
-        return Exit.CONFIG
+        return _misused(error, json_asked_for(tokens))
     return result if isinstance(result, int) else Exit.DONE
 
 
-def _say(error: RemitError, tokens: list[str]) -> int:
-    message = str(error).replace("[", "\\[")
-    if "--json" in tokens:
-        sys.stdout.write(json.dumps({"error": {"code": error.code, "message": str(error)}}) + "\n")
+def json_asked_for(tokens: Sequence[str]) -> bool:
+    """Return whether errors are to be JSON: what stands after `--` is another command's."""
+    own = list(tokens)
+    if "--" in own:
+        own = own[: own.index("--")]
+    return "--json" in own
+
+
+def _misused(error: Exception, as_json: bool) -> int:  # noqa: FBT001 - one call, named there
+    if as_json:
+        _write("usage", str(error))
     else:
-        ERR.print(f"[bold red]error:[/] {message}")
-    if isinstance(error, UnreachableError):
+        ERR.print(Text.assemble(("usage: ", "bold red"), printable(str(error))))
+        ERR.print("`remit --help` lists the commands, `remit COMMAND --help` its options")
+    return Exit.CONFIG
+
+
+def _write(code: str, message: str) -> None:
+    sys.stdout.write(json.dumps({"error": {"code": code, "message": message}}) + "\n")
+
+
+def _say(error: RemitError, as_json: bool) -> int:  # noqa: FBT001 - one call, named there
+    if as_json:
+        _write(error.code, str(error))
+    else:
+        ERR.print(Text.assemble(("error: ", "bold red"), printable(str(error))))
+    if isinstance(error, UnreachableError | UnavailableError):
         return Exit.UNREACHABLE
     if isinstance(error, ProofError):
         return Exit.PROOF
     if isinstance(error, ConfigError | InputError):
         return Exit.CONFIG
-    if isinstance(error, RefusedError):
-        return Exit.REFUSED
     return Exit.REFUSED
 
 

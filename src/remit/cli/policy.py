@@ -8,7 +8,7 @@ from cyclopts import App
 from rich.text import Text
 
 from remit.app.policy_tools import check_bundle, run_cases
-from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.common import DEFAULTS, Common, Exit, printable
 
 app = App(name="policy", help="Check, test and explain policy.")
 
@@ -53,9 +53,11 @@ def explain(decision: str, *, common: Common = DEFAULTS) -> None:
     """Say why a call was decided as it was: the policies, their text, the facts they read."""
     found = common.client().get("decisions", decision)
     text = Text()
-    text.append(f"{found['effect']}", style="bold")
-    text.append(f"  {found['target']}\n{found['at']}  bundle {found['bundle']}\n")
-    for policy in found["policies"]:
+    sources = [policy["text"] for policy in found["policies"]]
+    shown = printable(found)
+    text.append(f"{shown['effect']}", style="bold")
+    text.append(f"  {shown['target']}\n{shown['at']}  bundle {shown['bundle']}\n")
+    for policy, source in zip(shown["policies"], sources, strict=True):
         text.append(f"\n{policy['policy']}", style="bold cyan")
         text.append(f": {policy['sentence']}\n")
         if policy["remedy"]:
@@ -64,8 +66,9 @@ def explain(decision: str, *, common: Common = DEFAULTS) -> None:
             text.append(f"  controls: {', '.join(policy['controls'])}\n")
         for fact, value in policy["facts"].items():
             text.append(f"  {fact} = {value}\n", style="dim")
-        if policy["text"]:
-            text.append(f"\n{policy['text'].strip()}\n", style="green")
-    for difference in found["differences"]:
+        if source:
+            lines = [printable(line.expandtabs()) for line in source.strip().splitlines()]
+            text.append("\n" + "\n".join(lines) + "\n", style="green")
+    for difference in shown["differences"]:
         text.append(f"\nmade again, it differs: {difference}\n", style="yellow")
     common.emit(found, text)

@@ -61,6 +61,9 @@ def open_task(
     }
     body |= {key: value for key, value in given.items() if value is not None}
     opened = common.client().post("tasks", body=body)
+    if token_only and common.json:
+        common.emit({"task_token": opened["task_token"]})
+        return
     if token_only:
         sys.stdout.write(opened["task_token"] + "\n")
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
 from remit.app.compose import compose
-from remit.app.config import Config, load, parse
+from remit.app.config import Config, Loaded, UpstreamSection, load, parse
 from remit.app.template import TEMPLATE
 from remit.model.errors import ConfigError
 
@@ -20,6 +21,37 @@ WRONG = {
     "wrong_type": ({"authority": {"state": 3}}, "state"),
     "listen_without_port": ({"authority": {"listen": "127.0.0.1"}}, "host:port"),
     "listen_port_too_high": ({"authority": {"listen": "127.0.0.1:70000"}}, "host:port"),
+    "listen_port_in_other_digits": ({"authority": {"listen": "127.0.0.1:²"}}, "host:port"),
+    "listen_port_endless": ({"authority": {"listen": "127.0.0.1:" + "9" * 5000}}, "host:port"),
+    "listen_v6_without_brackets": ({"authority": {"listen": "::1:7480"}}, "host:port"),
+    "listen_on_a_name": ({"authority": {"listen": "example.com:7480"}}, "allow_remote"),
+    "trust_domain_in_capitals": ({"authority": {"trust_domain": "Corp"}}, "trust_domain"),
+    "trust_domain_as_uri": ({"authority": {"trust_domain": "spiffe://a"}}, "trust_domain"),
+    "url_without_scheme": ({"authority": {"url": "remit.example.com"}}, "`url`"),
+    "tls_without_key": ({"authority": {"tls": {"cert": "a"}}}, "key"),
+    "upstream_url": ({"upstream": {"x": {"url": "file:///etc/passwd"}}}, "`url`"),
+    "upstream_timeout_is_no_number": (
+        {"upstream": {"x": {"command": ["a"], "timeout_seconds": float("nan")}}},
+        "above zero",
+    ),
+    "upstream_pin": ({"upstream": {"x": {"command": ["a"], "pin": "never"}}}, "pin"),
+    "command_as_text": ({"upstream": {"x": {"command": "a b"}}}, "command"),
+    "tool_key": ({"upstream": {"x": {"command": ["a"], "tool": {"t": {"safe": True}}}}}, "safe"),
+    "tool_confidentiality": (
+        {"upstream": {"x": {"command": ["a"], "tool": {"t": {"confidentiality": "secret"}}}}},
+        "confidentiality",
+    ),
+    "limit_of_nothing": ({"limits": {"decide_seconds": 0}}, "above zero"),
+    "limit_below_nothing": ({"limits": {"body_bytes": -1}}, "above zero"),
+    "limit_without_end": ({"limits": {"settle_seconds": float("inf")}}, "above zero"),
+    "approvals_that_are_late_at_once": ({"approvals": {"expires_seconds": 0}}, "above zero"),
+    "workload_without_selector": (
+        {"workload": [{"agent": "a", "selectors": []}]},
+        "every process",
+    ),
+    "issuer_without_audience": ({"issuer": [{"issuer": "https://i"}]}, "audience"),
+    "federate_without_bundle": ({"federate": [{"trust_domain": "a"}]}, "bundle"),
+    "self_approval_as_text": ({"approvals": {"self_approval": "yes"}}, "self_approval"),
     "listen_to_everyone": ({"authority": {"listen": "0.0.0.0:7480"}}, "allow_remote"),
     "upstream_of_nothing": ({"upstream": {"x": {}}}, "either `command` or `url`"),
     "upstream_of_both": (
@@ -55,26 +87,92 @@ def test_the_template_is_valid_as_it_is_written():
     assert parse(tomllib.loads(TEMPLATE), "template") == Config()
 
 
-def test_the_template_names_every_setting_and_every_named_setting_is_valid():
+EXAMPLES = {"url", "tls", "issuer", "federate", "workload", "upstream", "bundle", "templates"}
+"""What the template shows by an example; every other setting is shown with its default."""
+
+
+def uncommented() -> Config:
     shown = re.sub(r"(?m)^# ?(?=\[|[a-z_]+ = )", "", TEMPLATE)
-    tables = tomllib.loads(_without_prose(shown))
-    config = parse({**tables, "authority": {**tables["authority"], "allow_remote": True}}, "shown")
+    return parse(tomllib.loads("\n".join(x for x in shown.splitlines() if x[:1] != "#")), "shown")
+
+
+def sections(kind: object) -> set[type[msgspec.Struct]]:
+    """Return every table's type that a configuration may hold."""
+    found: set[type[msgspec.Struct]] = set()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        found |= {kind, *(s for f in msgspec.structs.fields(kind) for s in sections(f.type))}
+    for inner in get_args(kind):
+        found |= sections(inner)
+    return found
+
+
+def test_every_setting_stands_in_the_template():
+    kinds = sections(Config)
+    assert len(kinds) > 10
+    for kind in kinds:
+        for field in msgspec.structs.fields(kind):
+            pattern = rf"(?m)(\b{field.encode_name} = |\[+(\w+\.)*{field.encode_name}[\].])"
+            assert re.search(pattern, TEMPLATE), f"{kind.__name__}.{field.encode_name}"
+
+
+def test_with_every_setting_uncommented_the_template_is_valid():
+    config = uncommented()
     assert config.upstreams.keys() == {"git", "crm"}
-    for section in (type(config), *(type(getattr(config, f)) for f in _sections(config))):
-        for field in msgspec.structs.fields(section):
-            assert re.search(rf"\b{field.encode_name}\b", TEMPLATE), field.encode_name
+    assert config.upstreams["git"].tool.keys() == {"git_commit"}
+    assert config.workloads
+    assert config.issuers[0].rules
+    assert config.federates
+    assert config.authority.tls is not None
 
 
-def _sections(config: Config) -> list[str]:
-    return [
-        field
-        for field in config.__struct_fields__
-        if isinstance(getattr(config, field), msgspec.Struct)
-    ]
+def test_what_the_template_shows_is_the_default():
+    config, usual = uncommented(), Config()
+    for name in ("authority", "policy", "approvals", "limits"):
+        shown, default = getattr(config, name), getattr(usual, name)
+        for key in set(shown.__struct_fields__) - EXAMPLES:
+            assert getattr(shown, key) == getattr(default, key), f"{name}.{key}"
+    git = config.upstreams["git"]
+    for key in set(git.__struct_fields__) - {"command", "env", "cwd", "tool"}:
+        assert getattr(git, key) == getattr(UpstreamSection(), key), key
 
 
-def _without_prose(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+def test_paths_start_from_the_folder_of_the_file_that_names_them(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "remit.toml").write_text('[authority]\nstate = "../s"\n')
+    loaded = load(tmp_path / "sub" / "remit.toml")
+    assert loaded.state == tmp_path / "s"
+    assert loaded.path("/absolute") == Path("/absolute")
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:7480", "::1", 7480), ("localhost:1", "localhost", 1)],
+)
+def test_an_address_is_read_as_it_is_written(listen: str, host: str, port: int):
+    loaded = Loaded(
+        config=parse({"authority": {"listen": listen}}, "x"), folder=Path(), source=None
+    )
+    assert (loaded.host, loaded.port) == (host, port)
+    assert loaded.url == f"http://{listen}"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[authority", b"a = 1\na = 2\n", b"\x00"])
+def test_a_file_that_is_no_toml_is_said_so(tmp_path: Path, data: bytes):
+    (tmp_path / "remit.toml").write_bytes(data)
+    with pytest.raises(ConfigError, match="TOML"):
+        load(tmp_path / "remit.toml")
+
+
+async def test_an_authority_that_could_not_be_composed_leaves_the_state_free(tmp_path: Path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "bad.cedar").write_text("permit (")
+    (tmp_path / "remit.toml").write_text("[authority]\nstate = 's'\n[policy]\nbundle = 'b'\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"bad\.cedar"):
+            await compose(load(tmp_path / "remit.toml"))
+    (tmp_path / "remit.toml").write_text("[authority]\nstate = 's'\n")
+    house = await compose(load(tmp_path / "remit.toml"))
+    await house.close()
 
 
 async def test_a_second_authority_on_the_same_state_is_refused(tmp_path: Path):
