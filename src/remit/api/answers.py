@@ -101,5 +101,10 @@ def guarded(handler: Handler) -> Handler:
 def refused(error: RemitError, extra: Mapping[str, object] | None = None) -> Response:
     """Return an error as the control routes write it."""
     return answer(
-        {"error": {"code": error.code, "message": str(error), **(extra or {})}}, error.status
+        {"error": {"code": error.code, "message": _line(str(error)), **(extra or {})}}, error.status
     )
+
+
+def _line(message: str) -> str:
+    # A message shows its input, and an input may hold what ends a line or drives a terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
