@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from authority import Place, draft
 
 from remit.proof.checkpoint import Checkpoint
+from remit.proof.merkle import Tree
 
 pytestmark = pytest.mark.crash
 
@@ -45,36 +47,43 @@ async def load(place: Place, svid: str, token: str, label: str) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "budget"), [(1, 5000), (2, 60)])
 async def test_killed_under_load_it_has_a_permit_for_all_that_acted_and_loses_nothing_it_told(
-    tmp_path: Path, seed: int
+    tmp_path: Path, seed: int, budget: int
 ):
-    place = Place(tmp_path)
+    place = Place(tmp_path, budget=budget)
     chance = random.Random(seed)
     told: list[str] = []
+    published: list[Checkpoint] = []
     with place.helpdesk():
         token = task = ""
-        before = -1
         for round_ in range(2):
             with place.up() as authority:
                 if not token:
                     place.register()
                     task, token = place.open()
-                before = max(before, _size(place))
+                published.append(await asyncio.to_thread(place.published))
                 loading = asyncio.create_task(load(place, place.svid(), token, f"round {round_}"))
                 await asyncio.sleep(chance.uniform(0.6, 1.6))
-                before = max(before, _size(place))
+                published.append(await asyncio.to_thread(place.published))
                 authority.kill()
                 told += await loading
         with place.up():
+            if budget < 1000:
+                await _drained(place, token)
             await asyncio.sleep(1.2)
-            assert _size(place) > before, "the log went on from the last checkpoint"
-            chain = (await asyncio.to_thread(place.control.get, "evidence", "tasks", task))[
-                "records"
-            ]
+            tree = Tree(await asyncio.to_thread(place.leaf_hashes))
+            chain = await _chain(place, task)
+            shown = await asyncio.to_thread(place.control.get, "tasks", task)
     acted = [body for body in place.drafts() if body.startswith("round ")]
     assert told, "no call was answered: there was no load"
     assert set(told) <= set(acted)
+    assert len(acted) == len(set(acted)), "a call acted twice"
+    assert len(acted) <= shown["spent"]["calls"] <= budget
+
+    for checkpoint in published:
+        assert 0 < checkpoint.size < tree.size
+        assert tree.root(checkpoint.size) == checkpoint.root, "the log left what it published"
 
     calls: dict[str, list[str]] = {}
     permits = 0
@@ -90,6 +99,25 @@ async def test_killed_under_load_it_has_a_permit_for_all_that_acted_and_loses_no
         assert sum(kind in OUTCOMES for kind in kinds) == 1, (call, kinds)
         if "call.succeeded" in kinds:
             assert kinds.index("call.decided") < kinds.index("call.succeeded")
+
+
+async def _drained(place: Place, token: str) -> None:
+    """Spend what the crashes left of the budget, and see it refused from then on."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        for turn in range(place.budget + 1):
+            answer = await draft(
+                session, place, svid=place.svid(), token=token, body=f"round 2 {turn}"
+            )
+            if answer["result"]["isError"]:
+                assert "budget" in str(answer)
+                return
+    raise AssertionError("the budget was never spent")
+
+
+async def _chain(place: Place, task: str) -> list[dict[str, Any]]:
+    found = await asyncio.to_thread(place.control.get, "evidence", "tasks", task)
+    records: list[dict[str, Any]] = found["records"]
+    return records
 
 
 async def test_with_its_disk_full_calls_are_refused_nothing_hangs_and_readiness_tells(
@@ -121,7 +149,7 @@ async def test_with_its_disk_full_calls_are_refused_nothing_hangs_and_readiness_
     acted = {body for body in place.drafts() if body.endswith("xx")}
     assert set(told) <= acted
     with place.up():
-        chain = (await asyncio.to_thread(place.control.get, "evidence", "tasks", task))["records"]
+        chain = await _chain(place, task)
     permits = sum(record["body"].get("effect") == "permit" for record in chain)
     assert len(acted) <= permits, "something acted whose permit was not durable"
 
@@ -147,6 +175,41 @@ async def test_a_dead_upstream_fails_clearly_and_readiness_tells(tmp_path: Path)
         assert ready["parts"]["upstream desk"] != "ready"
 
 
-def _size(place: Place) -> int:
-    text, _, _ = place.checkpoint().decode().partition("\n\n")
-    return Checkpoint.parse(text + "\n").size
+async def test_with_its_log_unwritable_calls_are_refused_until_it_is_mended(tmp_path: Path):
+    place = Place(tmp_path)
+    log, away = tmp_path / "s" / "log", tmp_path / "away"
+    refused: dict[str, Any] = {}
+
+    async def turn(body: str) -> bool:
+        answer = await draft(session, place, svid=svid, token=token, body=body)
+        if answer.get("result", {}).get("isError") is not False:
+            refused[body] = answer
+        return body in refused
+
+    with place.helpdesk(), place.up():
+        place.register()
+        _, token = place.open()
+        svid = place.svid()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+            assert not await turn("before")
+            log.rename(away)
+            log.write_text("in the way")  # a mode would not stop root
+            told = []
+            for body in map(str, range(500)):
+                if not await turn(body):
+                    told.append(body)
+                elif len(refused) == 3:
+                    break
+            assert refused, "it went on without a log"
+            assert "cannot be published" in str(list(refused.values())[-1])
+            status, ready = await asyncio.to_thread(place.get, "readyz")
+            assert status == 503
+            assert "cannot be published" in ready["parts"]["evidence"]
+            log.unlink()
+            away.rename(log)
+            async with asyncio.timeout(10):
+                while (await asyncio.to_thread(place.get, "readyz"))[0] != 200:  # noqa: ASYNC110 - asks another process
+                    await asyncio.sleep(0.1)
+            assert not await turn("after")
+    assert set(place.drafts()) >= {"before", "after", *told}
+    assert not set(refused) & set(place.drafts())

@@ -19,6 +19,10 @@ from processes import ROOT, Started, free_port, listens, python, running
 from remit.cli.client import ControlClient
 from remit.identity.trust_domain import TrustDomain
 from remit.model.subject import SpiffeId
+from remit.proof.checkpoint import Checkpoint, open_checkpoint
+from remit.proof.merkle import leaf_hash
+from remit.proof.note import Verifier
+from remit.proof.tiles import decode_bundle, tiles_of
 
 TRUST_DOMAIN = "crash.example"
 VERSION = "2026-07-28"
@@ -26,7 +30,7 @@ HELPDESK = ROOT / "examples" / "helpdesk" / "server.py"
 TEMPLATE = """\
 purpose = "Draft"
 expires_seconds = 3600
-budget = { calls = 5000 }
+budget = { calls = BUDGET }
 [[capability]]
 tool = "desk/draft_reply"
 args = { ticket = { type = "string" }, body = { type = "string" } }
@@ -51,10 +55,13 @@ class Place:
     folder: Path
     port: int = field(default_factory=free_port)
     desk: int = field(default_factory=free_port)
+    budget: int = 5000
 
     def __post_init__(self) -> None:
         (self.folder / "templates").mkdir()
-        (self.folder / "templates" / "draft.toml").write_text(TEMPLATE)
+        (self.folder / "templates" / "draft.toml").write_text(
+            TEMPLATE.replace("BUDGET", str(self.budget))
+        )
         self.config.write_text(CONFIG.format(port=self.port, desk=self.desk))
 
     @property
@@ -99,9 +106,25 @@ class Place:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
-    def checkpoint(self) -> bytes:
-        """Return the last published checkpoint."""
-        return (self.folder / "s" / "log" / "checkpoint").read_bytes()
+    def leaf_hashes(self) -> list[bytes]:
+        """Return the hash of every record that is published, read as an outsider reads it."""
+        return [
+            leaf_hash(entry)
+            for tile in tiles_of(self.published().size)
+            if tile.level is None
+            for entry in decode_bundle(self.fetch(f"log/{tile.path}"), tile.width)
+        ]
+
+    def published(self) -> Checkpoint:
+        """Return the last checkpoint, fetched as an outsider does, its signature verified."""
+        key = self.control.get("status")["log"]["vkey"]
+        return open_checkpoint(self.fetch("log/checkpoint"), [Verifier.parse(key)]).checkpoint
+
+    def fetch(self, path: str) -> bytes:
+        """GET the bytes of a public route."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+            data: bytes = answer.read()
+            return data
 
     def register(self, name: str = "drafter") -> None:
         """Register an agent."""
