@@ -7,6 +7,7 @@ import os
 
 from cyclopts import App
 
+from remit.app import logs
 from remit.cli.common import DEFAULTS, Common
 from remit.gateway.bridge import bridge
 from remit.identity.workload_api.client import WorkloadClient
@@ -27,6 +28,8 @@ def stdio(*, upstream: str, common: Common = DEFAULTS) -> None:
     upstream
         The configured upstream.
     """
+    # Standard output is the client's: one line of a log there breaks its session.
+    logs.set_up("warning")
     loaded = common.loaded()
     url = os.environ.get("REMIT_URL", loaded.url)
     audience = os.environ.get("REMIT_AUDIENCE", loaded.config.authority.audience)
