@@ -78,17 +78,14 @@ async def test_the_control_socket_and_the_state_folder_are_the_owners_alone(up: 
     assert stat.S_IMODE((state / "control.sock").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+async def test_over_tcp_a_control_route_wants_a_token(up: Up):
+    for path in (
         *("/agents", "/tasks", "/templates", "/approvals", "/catalog", "/status", "/leases"),
         *("/evidence/audit", "/evidence/tasks/x", "/evidence/tasks/x/pack", "/decisions/x"),
-    ],
-)
-async def test_over_tcp_a_control_route_wants_a_token(up: Up, path: str):
-    status, body = await up.tcp(path)
-    assert status == 401
-    assert json.loads(body)["error"]["code"] == "unidentified"
+    ):
+        status, body = await up.tcp(path)
+        assert status == 401, path
+        assert json.loads(body)["error"]["code"] == "unidentified"
 
 
 async def test_over_tcp_nobody_can_name_a_process(up: Up):
@@ -128,19 +125,17 @@ async def test_an_agent_opens_tasks_for_itself_and_its_owner_only(up: Up):
     assert await open_task(on_behalf_of="user:ada") == 201
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
+async def test_a_malformed_body_is_refused_and_changes_nothing(up: Up):
+    wrong: list[tuple[object, str]] = [
         ({"name": "x", "ownr": "a"}, "ownr"),
         ({"name": 3}, "name"),
         ({"name": "Bad Name", "owner": "a"}, "a-z 0-9"),
         ([], "object"),
-    ],
-)
-async def test_a_malformed_body_is_refused_and_changes_nothing(up: Up, body: object, said: str):
-    with pytest.raises(RefusedError, match=said) as refused:
-        await up.ask("POST", "agents", body=body)
-    assert refused.value.answered == 400
+    ]
+    for body, said in wrong:
+        with pytest.raises(RefusedError, match=said) as refused:
+            await up.ask("POST", "agents", body=body)
+        assert refused.value.answered == 400
     assert (await up.ask("GET", "agents"))["items"] == []
 
 
@@ -200,19 +195,20 @@ async def test_the_probes_and_the_bundle_want_no_token_and_tell_no_secret(up: Up
         assert b'"d"' not in body
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+async def test_the_log_serves_its_own_files_and_no_others(up: Up):
+    for path in (
         "/log/../remit.db",
         "/log/%2e%2e/remit.db",
         "/log/..%2fkeys%2flog.key",
         "/log//etc/passwd",
+        "/log/%2fetc%2fpasswd",
         "/log/tile/0/../../../remit.db",
         "/log/tile/99999/000",
-    ],
-)
-async def test_the_log_serves_its_own_files_and_no_others(up: Up, path: str):
-    status, body = await up.tcp(path)
-    assert status == 404
-    assert b"SQLite" not in body
+        "/log/tile/0/000%00",
+        "/log/checkpoint%0ax",
+        "/log/",
+    ):
+        status, body = await up.tcp(path)
+        assert status == 404, path
+        assert b"SQLite" not in body
     assert (await up.tcp("/log/checkpoint"))[0] == 200

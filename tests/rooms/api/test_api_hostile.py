@@ -281,13 +281,13 @@ async def test_every_refusal_over_the_socket_has_a_code_and_one_line(control: Si
     assert await control.house.authority.evidence.records(limit=1000) == before
 
 
-@pytest.mark.parametrize("pid", [-1, 0, 2**31, 10**30, 1])
-async def test_no_process_but_the_callers_own_can_be_named(control: SimpleNamespace, pid: int):
+async def test_no_process_but_the_callers_own_can_be_named(control: SimpleNamespace):
     await control.socket.post("/agents", json={"name": "reader", "owner": "user:ada"})
-    answer = await control.socket.post(
-        "/processes", json={"agent": "reader", "pid": pid, "start_time": 1}
-    )
-    assert answer.status_code in {400, 401}, answer.text
+    for pid in (-1, 0, 2**31, 10**30, 1):
+        answer = await control.socket.post(
+            "/processes", json={"agent": "reader", "pid": pid, "start_time": 1}
+        )
+        assert answer.status_code in {400, 401}, answer.text
 
 
 async def test_a_registered_name_is_refused_a_second_time_and_stays_as_it_was(
