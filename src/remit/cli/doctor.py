@@ -82,13 +82,17 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
 def _bundle(loaded: Loaded) -> Iterator[Finding]:
     report = check_bundle(None, loaded)
     folder, templates = bundle_folders(loaded)
+    own = loaded.config.policy.bundle is not None
     if not report["ok"]:
         yield False, "policy", "; ".join(report["findings"])
         return
     yield True, "policy", f"{report['policies']} policies in {folder}"
     if not report["templates"]:
-        where = templates or folder / "templates"
-        yield False, "templates", f"there is none, so no task can be opened: write one in {where}"
+        where = templates or (folder / "templates" if own else None)
+        what = (
+            f"write one in {where}" if where else 'name a folder: [policy] templates = "templates"'
+        )
+        yield False, "templates", f"there is none, so no task can be opened: {what}"
 
 
 def _upstreams(loaded: Loaded) -> Iterator[Finding]:

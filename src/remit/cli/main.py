@@ -84,7 +84,7 @@ def json_asked_for(tokens: Sequence[str]) -> bool:
     own = list(tokens)
     if "--" in own:
         own = own[: own.index("--")]
-    return "--json" in own
+    return "--json" in own or "--json=true" in [each.lower() for each in own]
 
 
 def _misused(error: Exception, as_json: bool) -> int:  # noqa: FBT001 - one call, named there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import tomllib
 from pathlib import Path
 
@@ -143,3 +144,102 @@ def test_connect_prints_configuration_that_its_client_can_parse(
     (servers,) = parsed.values()
     assert servers["git"]["args"][-3:] == ["stdio", "--upstream", "git"]
     assert "reader" in servers["git"]["args"]
+
+
+def advice(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    return {c["what"]: c["said"] for c in json.loads(capsys.readouterr().out)["checks"]}
+
+
+def test_doctor_sends_nobody_to_write_templates_into_the_package(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text("")
+    assert status_of(["doctor", "--json"]) == 1
+    assert "[policy] templates" in advice(capsys)["templates"]
+    (empty / "t").mkdir()
+    (empty / "remit.toml").write_text('[policy]\ntemplates = "t"\n')
+    assert status_of(["doctor", "--json"]) == 1
+    assert str(empty / "t") in advice(capsys)["templates"]
+
+
+def test_doctor_says_what_is_wrong_with_a_file_a_folder_a_port_and_a_policy(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text("[athority]\n")
+    assert status_of(["doctor", "--json"]) == 1
+    assert "athority" in advice(capsys)["configuration"]
+    (empty / ".remit").mkdir(mode=0o755)
+    (empty / "b").mkdir()
+    (empty / "b" / "bad.cedar").write_text("permit (")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (empty / "remit.toml").write_text(
+            f'[authority]\nlisten = "127.0.0.1:{port}"\n[policy]\nbundle = "b"\n'
+        )
+        assert status_of(["doctor", "--json"]) == 1
+    said = advice(capsys)
+    assert "chmod 700" in said["state"]
+    assert "bad.cedar" in said["policy"]
+    assert "change `listen`" in said["running"]
+
+
+@pytest.mark.parametrize("listen", ["[::1]:1", "localhost:1", "127.0.0.1:0"])
+def test_doctor_takes_every_address_that_the_configuration_takes(
+    empty: Path, listen: str, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text(f'[authority]\nlisten = "{listen}"\n')
+    status_of(["doctor", "--json"])
+    assert advice(capsys)["running"].startswith("not yet")
+
+
+def test_connect_is_toml_and_python_whatever_the_folder_is_called(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = empty / '\N{GRINNING FACE} "quoted" \\ é'
+    folder.mkdir()
+    (folder / "remit.toml").write_text('[upstream.git]\ncommand = ["git-mcp"]\n')
+    asked = ["--agent", "reader", "--json", "--config", str(folder / "remit.toml")]
+    assert status_of(["connect", "codex", *asked]) == 0
+    servers = tomllib.loads(json.loads(capsys.readouterr().out)["configuration"])["mcp_servers"]
+    assert str(folder / "remit.toml") in servers["git"]["args"]
+    assert status_of(["connect", "python", *asked]) == 0
+    compile(json.loads(capsys.readouterr().out)["configuration"], "agent.py", "exec")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["evidence", "verify", "no-such.pack"],
+        ["evidence", "verify", "."],
+        ["policy", "check", "no-such"],
+        ["policy", "test", "no-such"],
+        ["init", "no-such/remit.toml"],
+        ["connect", "cursor", "--agent", "a"],
+        ["connect", "bogus", "--agent", "a"],
+        ["agent", "list", "--config", "no-such.toml"],
+        ["task", "list", "--limit", "many"],
+        ["task", "open", "t", "--agent", "a", "-f", "no-such.toml"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_caller_named_and_is_not_there_is_2_and_one_json_document(
+    empty: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert status_of([*tokens, "--json"]) == 2
+    json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"\xff" * 100, b"[" * 100_000])
+def test_no_garbage_verifies_and_none_breaks_the_verifier(
+    empty: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "a.pack").write_bytes(data)
+    assert status_of(["evidence", "verify", "a.pack", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "proof"
+
+
+def test_a_pack_under_another_key_is_4(empty: Path, capsys: pytest.CaptureFixture[str]):
+    pack = next((Path(__file__).parents[2] / "vectors" / "proof").glob("honest_pack*"))
+    for vkey in ("", "nonsense", "remit.local/log+00000000+AAAA"):
+        assert status_of(["evidence", "verify", str(pack), "--vkey", vkey, "--json"]) in {2, 4}
+        assert json.loads(capsys.readouterr().out)["error"]["message"]

@@ -207,6 +207,8 @@ def test_usage_errors_are_json_where_json_was_asked_for(capsys: pytest.CaptureFi
 
 def test_another_commands_json_is_not_ours():
     assert json_asked_for(["run", "--json", "--agent", "a", "--", "x"])
+    assert json_asked_for(["agent", "list", "--json=True"])
+    assert not json_asked_for(["agent", "list", "--json=false"])
     assert not json_asked_for(["run", "--agent", "a", "--", "x", "--json"])
 
 
