@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,11 +31,12 @@ from remit.identity.registry import Registry
 from remit.identity.trust_domain import TrustDomain
 from remit.identity.validation import SvidValidator
 from remit.identity.workload_api.attestation import Entry
+from remit.identity.workload_api.ports import RegisteredEntries
 from remit.identity.workload_api.processes import ProcessBook
 from remit.identity.workload_api.server import WorkloadApi
 from remit.model.label import Confidentiality
 from remit.model.record import Context, Step
-from remit.model.subject import AgentState, Environment, SpiffeId
+from remit.model.subject import Environment, SpiffeId
 from remit.policy import catalogue as cataloguing
 from remit.policy.bundle import Bundle
 from remit.policy.catalogue import Catalogue
@@ -185,7 +185,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     processes = ProcessBook()
     workload_api = WorkloadApi(
         trust_domain,
-        _Entries(registry, loaded),
+        _entries(registry, loaded),
         processes,
         validate=svids.claims,
         clock=utc_now,
@@ -252,24 +252,16 @@ def _policy(
     return policy, reloader, tasks
 
 
-class _Entries:
-    """Which processes are which agents: the registry's word, and the configuration's selectors."""
-
-    def __init__(self, registry: Registry, loaded: Loaded) -> None:
-        self._registry = registry
-        self._workloads = loaded.config.workloads
-
-    def entries(self) -> Iterable[Entry]:
-        for workload in self._workloads:
-            spiffe_id = self.agent(workload.agent)
-            if spiffe_id is not None:
-                yield Entry(spiffe_id, frozenset(workload.selectors))
-
-    def agent(self, name: str) -> SpiffeId | None:
-        agent = self._registry.get(name)
-        if agent is None or agent.state is not AgentState.ACTIVE:
-            return None
-        return agent.spiffe_id
+def _entries(registry: Registry, loaded: Loaded) -> RegisteredEntries:
+    """Return which processes are which agents by the configuration's selectors."""
+    domain = loaded.config.authority.trust_domain
+    return RegisteredEntries(
+        registry,
+        [
+            Entry(SpiffeId(domain, f"/agent/{workload.agent}"), frozenset(workload.selectors))
+            for workload in loaded.config.workloads
+        ],
+    )
 
 
 def _bundle_at(text: str, loaded: Loaded) -> str:

@@ -8,6 +8,8 @@ further; so what it adds to a message (the 2026 era's routing headers) is checke
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, BinaryIO, Protocol
@@ -279,7 +281,21 @@ def _at(data: bytes, key: str) -> Any:
     return result.get(key) if isinstance(result, dict) else None
 
 
-async def _standard_input() -> asyncio.StreamReader:
+class _FileReader:
+    """Lines of an input that no event loop can watch: a regular file, or /dev/null."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    async def readline(self) -> bytes:
+        """Return the next line with its end, or nothing at the end."""
+        return await asyncio.to_thread(self._file.readline, _MAX_BYTES)
+
+
+async def _standard_input() -> Reader:
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
+        return _FileReader(sys.stdin.buffer)
     reader = asyncio.StreamReader(limit=_MAX_BYTES)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -145,3 +146,27 @@ async def test_a_gateway_that_is_not_there_is_an_answer_too():
     talk.reader.feed_eof()
     await bridge("http://127.0.0.1:9/mcp/up", token=identity, reader=talk.reader, write=talk.write)
     assert "could not be asked" in (await talk.hear())["error"]["message"]
+
+
+def test_an_input_that_is_a_file_is_read_to_its_end(tmp_path: Path):
+    script = (
+        "import asyncio\n"
+        "from remit.gateway.bridge import _standard_input\n"
+        "async def main():\n"
+        "    reader = await _standard_input()\n"
+        "    while line := await reader.readline():\n"
+        "        print(line.decode().strip())\n"
+        "asyncio.run(main())\n"
+    )
+    (tmp_path / "lines").write_text("one\ntwo\n")
+    for source, said in ((tmp_path / "lines", "one\ntwo\n"), (Path("/dev/null"), "")):
+        with source.open("rb") as given:
+            run = subprocess.run(
+                [sys.executable, "-c", script],
+                stdin=given,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=30,
+            )
+        assert run.stdout == said
