@@ -10,7 +10,6 @@ import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import aiohttp
 import structlog
@@ -19,6 +18,7 @@ from remit import __version__
 from remit.app.bundles import BundleArchive
 from remit.app.config import Loaded, ToolSection
 from remit.app.metrics import Metrics
+from remit.app.policy_folders import bundle_folders
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
 from remit.evidence.ledger import Ledger
@@ -42,7 +42,6 @@ from remit.policy.bundle import Bundle
 from remit.policy.catalogue import Catalogue
 from remit.policy.check import check
 from remit.policy.engine import Policy
-from remit.policy.loading import default_folder
 from remit.policy.reloader import Reloader
 from remit.spine import Authority, Limits, close_task
 from remit.storage.sqlite.agents import SqliteAgents
@@ -208,13 +207,6 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         metrics=metrics,
         stack=kept,
     )
-
-
-def bundle_folders(loaded: Loaded) -> tuple[Path, Path | None]:
-    """Return the bundle's folder, and the one of further templates."""
-    section = loaded.config.policy
-    folder = loaded.path(section.bundle) if section.bundle else default_folder()
-    return folder, loaded.path(section.templates) if section.templates else None
 
 
 def _policy(

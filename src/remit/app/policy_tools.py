@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from remit.app.compose import bundle_folders
 from remit.app.config import Loaded
+from remit.app.policy_folders import bundle_folders
 from remit.policy.cases import run
 from remit.policy.check import Checked, check
 from remit.policy.loading import read_cases

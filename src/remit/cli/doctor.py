@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 
 from rich.text import Text
 
-from remit.app.compose import bundle_folders
 from remit.app.config import Loaded
-from remit.app.policy_tools import check_bundle
+from remit.app.policy_folders import bundle_folders
 from remit.cli.client import ControlClient, UnreachableError
-from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.common import DEFAULTS, OUT, Common, Exit, printable
 from remit.model.errors import RemitError
 
 Finding = tuple[bool, str, str]
@@ -24,25 +23,36 @@ Finding = tuple[bool, str, str]
 
 def doctor(*, common: Common = DEFAULTS) -> int:
     """Check the machine, the configuration and a running authority, and say what to do."""
-    findings: list[Finding] = [_system()]
+    seen: list[Finding] = []
+    for finding in _findings(common):
+        seen.append(finding)
+        if not common.json:
+            # One by one: checking a policy takes a moment, and an upstream may take longer.
+            _say(finding)
+    fine = all(ok for ok, _, _ in seen)
+    common.emit(
+        {"ok": fine, "checks": [{"ok": ok, "what": w, "said": s} for ok, w, s in seen]},
+        Text("all is well" if fine else "mend what is WRONG, then run this again"),
+    )
+    return Exit.DONE if fine else Exit.REFUSED
+
+
+def _findings(common: Common) -> Iterator[Finding]:
+    yield _system()
     try:
         loaded = common.loaded()
     except RemitError as error:
-        findings.append((False, "configuration", str(error)))
-    else:
-        findings.append((True, "configuration", str(loaded.source or "embedded defaults")))
-        for look in (_state, _bundle, _upstreams, _running):
-            findings.extend(_guarded(look, loaded))
-    fine = all(ok for ok, _, _ in findings)
-    text = Text()
-    for ok, what, said in findings:
-        text.append("ok    " if ok else "WRONG ", style="green" if ok else "bold red")
-        text.append(f"{what}: {said}\n")
-    text.append("all is well" if fine else "mend what is WRONG, then run this again")
-    common.emit(
-        {"ok": fine, "checks": [{"ok": ok, "what": w, "said": s} for ok, w, s in findings]}, text
-    )
-    return Exit.DONE if fine else Exit.REFUSED
+        yield False, "configuration", str(error)
+        return
+    yield True, "configuration", str(loaded.source or "embedded defaults")
+    for look in (_state, _bundle, _upstreams, _running):
+        yield from _guarded(look, loaded)
+
+
+def _say(finding: Finding) -> None:
+    ok, what, said = finding
+    mark = Text("ok    " if ok else "WRONG ", style="green" if ok else "bold red")
+    OUT.print(mark + Text(f"{printable(what)}: {printable(said)}"))
 
 
 def _guarded(look: Callable[[Loaded], Iterator[Finding]], loaded: Loaded) -> Iterator[Finding]:
@@ -80,6 +90,8 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _bundle(loaded: Loaded) -> Iterator[Finding]:
+    from remit.app.policy_tools import check_bundle  # noqa: PLC0415 - slow, and not the first check
+
     report = check_bundle(None, loaded)
     folder, templates = bundle_folders(loaded)
     own = loaded.config.policy.bundle is not None
@@ -117,6 +129,7 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
         yield said == "ready", f"running upstream {name}", said
     log = standing["log"]
     yield True, "running", f"{standing['url']}, {log['size']} records in {log['origin']}"
+    yield True, "log key", log["vkey"]
 
 
 def _port(loaded: Loaded) -> Finding:

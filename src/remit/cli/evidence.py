@@ -89,6 +89,13 @@ def verify(
 
 
 @app.command
+def key(*, common: Common = DEFAULTS) -> None:
+    """Print the log's name and public key: hand it to those who verify, for `--vkey`."""
+    log = common.client().get("status")["log"]
+    common.emit({"origin": log["origin"], "vkey": log["vkey"]})
+
+
+@app.command
 def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAULTS) -> int:
     """Find every task whose chain cannot answer the five questions of an auditor."""
     found = common.client().get("evidence", "audit", limit=limit, after=after)

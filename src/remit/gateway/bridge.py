@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,15 +18,10 @@ from typing import Any, BinaryIO, Protocol
 import aiohttp
 import msgspec
 import structlog
-from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
-from mcp_types import PROTOCOL_VERSION_META_KEY
 
-from remit.gateway.governed import GOVERNED
+from remit.gateway.messages import GOVERNED, INTERNAL_ERROR, PARSE_ERROR, RequestId, peek, rpc_error
 from remit.gateway.options import MEBIBYTE
-from remit.gateway.refusals import rpc_error
-from remit.gateway.relay import peek
 from remit.gateway.sse import EventReader
-from remit.gateway.wire import INTERNAL_ERROR, PARSE_ERROR, RequestId
 from remit.model.errors import RemitError, UpstreamError
 
 log = structlog.get_logger()
@@ -35,6 +31,9 @@ _CONNECT_SECONDS = 10
 _END_SECONDS = 3
 _RETRY_SECONDS = 1.0
 _SESSION = "mcp-session-id"
+_VERSION_META = "io.modelcontextprotocol/protocolVersion"
+_PARAM_HEADER = b'"x-mcp-header"'
+_PLAIN = re.compile(r"[A-Za-z0-9_./:-]+\Z")
 _VERSION = "mcp-protocol-version"
 
 
@@ -109,7 +108,7 @@ class _Bridge:
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         meta = params.get("_meta")
-        version = meta.get(PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+        version = meta.get(_VERSION_META) if isinstance(meta, dict) else None
         if method == "notifications/cancelled" and self._version is None:
             # The newer era has no such message over HTTP: closing the stream is the signal.
             asked = self._asked.get(params.get("requestId") or "")
@@ -156,11 +155,11 @@ class _Bridge:
         if method in GOVERNED:
             name = params.get(GOVERNED[method][1])
             if isinstance(name, str):
-                headers["mcp-name"] = encode_header_value(name)
+                headers["mcp-name"] = _header_value(name)
             arguments = params.get("arguments")
             schema = self._schemas.get(str(name))
             if method == "tools/call" and schema is not None and isinstance(arguments, dict):
-                headers |= mcp_param_headers(x_mcp_header_map(schema), arguments)
+                headers |= _param_headers(schema, arguments)
         return headers
 
     async def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -254,11 +253,30 @@ class _Bridge:
         elif method == "tools/list":
             for tool in _at(data, "tools") or []:
                 if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-                    self._schemas[tool["name"]] = tool.get("inputSchema")
+                    schema = tool.get("inputSchema")
+                    marked = schema is not None and _PARAM_HEADER in msgspec.json.encode(schema)
+                    # A changed tool may have lost its mark: what is not marked is forgotten.
+                    self._schemas[tool["name"]] = schema if marked else None
         self._say(data)
 
     def _say(self, data: bytes) -> None:
         self._write(data.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+
+
+def _header_value(name: str) -> str:
+    """Return a name as a header carries it; the usual ones are carried as they are."""
+    if _PLAIN.match(name):
+        return name
+    # The SDK takes the better part of a second to import, and few clients need it.
+    from mcp.shared.inbound import encode_header_value  # noqa: PLC0415
+
+    return encode_header_value(name)
+
+
+def _param_headers(schema: Any, arguments: Mapping[str, Any]) -> dict[str, str]:
+    from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map  # noqa: PLC0415 - as above
+
+    return mcp_param_headers(x_mcp_header_map(schema), arguments)
 
 
 def _is_answer(body: bytes) -> bool:

@@ -9,19 +9,15 @@ from mcp.shared.inbound import validate_mcp_param_headers
 from remit.gateway import listing, own_tools
 from remit.gateway.doorway import Visit, task_of
 from remit.gateway.flight import Flight
-from remit.gateway.governed import GOVERNED, call_of
+from remit.gateway.governed import call_of
 from remit.gateway.house import House
+from remit.gateway.messages import GOVERNED, METHOD_NOT_FOUND
 from remit.gateway.refusals import failure, refusal
 from remit.gateway.relay import Seen, hold, pass_on
 from remit.gateway.reply import Reply
 from remit.gateway.sessions import Session
 from remit.gateway.upstream import Outgoing
-from remit.gateway.wire import (
-    METHOD_NOT_FOUND,
-    Message,
-    ProtocolError,
-    headers_up,
-)
+from remit.gateway.wire import Message, ProtocolError, headers_up
 from remit.model.errors import (
     EvidenceError,
     InputError,

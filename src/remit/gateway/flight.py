@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 
 from remit.gateway.governed import Stopwatch, lost, outcome_of
+from remit.gateway.messages import RequestId
 from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
 from remit.gateway.reply import Reply
 from remit.gateway.upstream import Answer, Outgoing, Upstream
-from remit.gateway.wire import RequestId
 from remit.model.call import Call
 from remit.model.decision import Decision
 from remit.model.errors import InputError, UpstreamError

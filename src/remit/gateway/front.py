@@ -29,20 +29,14 @@ from remit.gateway.doorway import (
 from remit.gateway.exchange import GONE, Exchange, answer_failure
 from remit.gateway.forward import Client, HttpUpstream
 from remit.gateway.house import CloseTask, House, Perform
+from remit.gateway.messages import INVALID_REQUEST, rpc_error
 from remit.gateway.options import GatewayOptions, UpstreamOptions
-from remit.gateway.refusals import internal, protocol_error, rpc_error
+from remit.gateway.refusals import internal, protocol_error
 from remit.gateway.reply import JSON, Receive, Reply, Scope, Send
 from remit.gateway.sessions import Session, Sessions
 from remit.gateway.stdio_upstream import StdioUpstream
 from remit.gateway.upstream import Outgoing, Upstream
-from remit.gateway.wire import (
-    INVALID_REQUEST,
-    Head,
-    Message,
-    ProtocolError,
-    headers_up,
-    message_of,
-)
+from remit.gateway.wire import Head, Message, ProtocolError, headers_up, message_of
 from remit.model.errors import (
     ConfigError,
     NotFoundError,

@@ -13,20 +13,14 @@ import msgspec
 import rfc8785
 
 from remit.gateway.forward import UnreachableError
+from remit.gateway.messages import GOVERNED, INVALID_PARAMS, Peek, peek
 from remit.gateway.options import UpstreamOptions
-from remit.gateway.relay import Held, Peek, peek
-from remit.gateway.wire import INVALID_PARAMS, Head, Message, ProtocolError
-from remit.model.call import CALL_TOOL, GET_PROMPT, READ_RESOURCE, Call
+from remit.gateway.relay import Held
+from remit.gateway.wire import Head, Message, ProtocolError
+from remit.model.call import Call
 from remit.model.errors import UpstreamError
 from remit.model.label import Label
 from remit.model.outcome import Ending, Outcome
-
-GOVERNED: Mapping[str, tuple[str, str]] = {
-    "tools/call": (CALL_TOOL, "name"),
-    "resources/read": (READ_RESOURCE, "uri"),
-    "prompts/get": (GET_PROMPT, "name"),
-}
-"""Method → the action it is, and the parameter that names its target."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 

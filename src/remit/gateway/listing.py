@@ -9,7 +9,8 @@ import msgspec
 from remit.gateway import own_tools
 from remit.gateway.doorway import Visit
 from remit.gateway.house import House
-from remit.gateway.relay import Held, peek
+from remit.gateway.messages import peek
+from remit.gateway.relay import Held
 from remit.gateway.wire import Message
 from remit.model.catalogue import Tool, ToolState
 from remit.model.errors import UpstreamError

@@ -17,9 +17,9 @@ import msgspec
 import structlog
 
 from remit.gateway.forward import UnreachableError
+from remit.gateway.messages import Peek
 from remit.gateway.options import UpstreamOptions
 from remit.gateway.process import UpstreamProcess
-from remit.gateway.relay import Peek
 from remit.gateway.wire import Message
 from remit.model.errors import UpstreamError
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from remit.gateway.wire import INTERNAL_ERROR, Message, ProtocolError, RequestId
+from remit.gateway.messages import INTERNAL_ERROR, RequestId, rpc_error
+from remit.gateway.wire import Message, ProtocolError
 from remit.model.decision import Decision
 from remit.model.errors import (
     ApprovalRequiredError,
@@ -28,14 +29,6 @@ DECISION_META = "dev.remit/decision"
 """The key of ``_meta`` (or of an error's ``data``) under which a refusal explains itself."""
 
 _encoder = msgspec.json.Encoder()
-
-
-def rpc_error(request_id: RequestId | None, code: int, message: str, data: Any = None) -> bytes:
-    """Return a JSON-RPC error as bytes; ``data`` is left out where it is None."""
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
-    return _encoder.encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
 def protocol_error(error: ProtocolError) -> bytes:

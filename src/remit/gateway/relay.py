@@ -13,47 +13,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from remit.gateway.messages import RequestId, peek
 from remit.gateway.reply import Headers, Reply
 from remit.gateway.sse import Event, EventReader, event_bytes
 from remit.gateway.upstream import Answer, content_type
-from remit.gateway.wire import RequestId
 from remit.model.errors import InputError, UpstreamError
 
 _TAIL_SECONDS = 0.25
 SSE = b"text/event-stream"
-
-
-class Peek(msgspec.Struct):
-    """What has to be known of a message to carry it; everything else stays bytes."""
-
-    id: msgspec.Raw = msgspec.Raw()
-    method: str | None = None
-    result: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-
-    @property
-    def final(self) -> bool:
-        """Whether it answers a request."""
-        return self.method is None and (bool(self.result) or bool(self.error))
-
-    def answers(self, request_id: RequestId | None) -> bool:
-        """Whether it answers the request with this id."""
-        return self.final and bool(self.id) and msgspec.json.decode(self.id) == request_id
-
-
-_peek = msgspec.json.Decoder(Peek)
-
-
-def peek(data: bytes) -> Peek:
-    """Read the envelope of a message from an upstream.
-
-    Raises:
-        UpstreamError: it is not a JSON object.
-    """
-    try:
-        return _peek.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamError("the upstream sent a message that cannot be read") from error
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 
 from remit import __version__
 from remit.gateway.listing import observed
-from remit.gateway.relay import Seen, hold, peek
+from remit.gateway.messages import peek
+from remit.gateway.relay import Seen, hold
 from remit.gateway.reply import Reply
 from remit.gateway.upstream import Outgoing, Upstream
 from remit.gateway.wire import Message

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
 
+from remit.gateway.messages import Peek, peek
 from remit.gateway.pipe import Lane, Pipe
-from remit.gateway.relay import Peek, peek
 from remit.gateway.reply import JSON, STREAM, Headers
 from remit.gateway.sse import event_bytes
 from remit.model.errors import UpstreamError

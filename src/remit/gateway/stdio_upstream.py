@@ -14,15 +14,13 @@ import secrets
 import structlog
 
 from remit.gateway.forward import UnreachableError
-from remit.gateway.governed import GOVERNED
+from remit.gateway.messages import GOVERNED, INVALID_REQUEST, METHOD_NOT_FOUND, peek, rpc_error
 from remit.gateway.options import UpstreamOptions
 from remit.gateway.pipe import Pipe
-from remit.gateway.refusals import rpc_error
-from remit.gateway.relay import peek
 from remit.gateway.reply import JSON, Headers
 from remit.gateway.stdio_answers import Aside, Laned, Whole
 from remit.gateway.upstream import Answer, Outgoing
-from remit.gateway.wire import INVALID_REQUEST, METHOD_NOT_FOUND, Message
+from remit.gateway.wire import Message
 from remit.model.errors import UpstreamError
 
 log = structlog.get_logger()

@@ -15,17 +15,15 @@ from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request,
 from mcp_types import PROTOCOL_VERSION_META_KEY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
+from remit.gateway.messages import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    RequestId,
+)
 from remit.gateway.strict_json import MalformedJsonError, read
 from remit.model.errors import InputError
-
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
-HEADER_MISMATCH = -32020
-
-RequestId = str | int
 
 _ONCE = (
     b"authorization",

@@ -16,7 +16,7 @@ GROUPS = {
     "task": ("open", "list", "show", "complete", "cancel"),
     "approvals": ("list", "show"),
     "policy": ("check", "test", "explain"),
-    "evidence": ("show", "export", "verify", "audit"),
+    "evidence": ("show", "export", "verify", "audit", "key"),
     "catalog": ("scan", "list", "show", "accept"),
     "lease": ("list",),
     "keys": ("rotate",),

@@ -144,6 +144,9 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("evidence", "export", task["id"], "-o", pack)["pack"] == pack
     assert run("evidence", "verify", pack)["verified"] is True
     assert run("evidence", "audit")["items"] == []
+    key = run("evidence", "key")
+    assert key["vkey"].startswith(f"{key['origin']}+")
+    assert run("evidence", "verify", pack, "--vkey", key["vkey"])["verified"] is True
     assert run("catalog", "list")["items"] == []
     assert run("catalog", "scan", "desk", status=1)["error"]["code"] == "refused"
     assert run("catalog", "show", "desk/read", status=1)["error"]["code"] == "not_found"
@@ -173,6 +176,9 @@ def test_each_of_these_is_also_text_for_people(say: Said):
     assert "sealed" in say("evidence", "show", listed.split("--after ")[1].strip())
     assert "nothing waits" in say("approvals", "list")
     assert "no credential" in say("lease", "list")
+    vkey = say.json("evidence", "key")["vkey"]
+    assert vkey in say("evidence", "key").split()
+    assert vkey in say("doctor", status=None).split()
 
 
 def test_an_error_of_the_authority_is_1_and_keeps_its_words(say: Said):
