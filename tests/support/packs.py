@@ -56,10 +56,11 @@ class Told:
     id: str | None = None
 
 
-def jwk(key: ECKey = MANDATE_KEY, kid: str = "m-1") -> Jwk:
-    """Return the public half as a pack holds it."""
+def jwk(key: ECKey = MANDATE_KEY, kid: str | None = None) -> Jwk:
+    """Return the public half as a pack holds it, named by its thumbprint or else by ``kid``."""
     public = key.as_dict(private=False)
-    return Jwk(kid=kid, x=str(public["x"]), y=str(public["y"]))
+    name = key.thumbprint() if kid is None else kid
+    return Jwk(kid=name, x=str(public["x"]), y=str(public["y"]))
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def sign(
     key: ECKey = MANDATE_KEY,
 ) -> str:
     """Return a compact JWS."""
-    whole = {"alg": "ES256", "kid": "m-1", "typ": "remit-mandate+jwt", **(header or {})}
+    whole = {"alg": "ES256", "kid": jwk().kid, "typ": "remit-mandate+jwt", **(header or {})}
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     registry = jws.JWSRegistry(algorithms=["ES256"], strict_check_header=False)
     return jws.serialize_compact(whole, data, key, registry=registry)

@@ -6,6 +6,8 @@ The rules it enforces:
   symbolic link are refused, never repaired, because somebody may have read it already.
 - A new state is written beside the old one, made durable, and renamed over it. A crash leaves the
   one or the other. The first one is linked into place, so that of two starting processes one wins.
+- A key is named by its RFC 7638 thumbprint, so that whoever is told a name is told the key: no
+  other key can be put in its place. A stored key with another name is refused.
 - Each ring holds one key in use and the next one, which was published with the last change, so
   that everybody has seen a key before it signs. A retired key loses its private half at once and
   stays published until what it signed has expired; keys that signed mandates stay for good.
@@ -24,6 +26,8 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
 
 from remit.model.errors import ConfigError
 
@@ -34,6 +38,7 @@ _MAX_FILE_BYTES = 16 * 1024 * 1024
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """One key. ``private`` is PKCS #8 PEM, None once retired; ``public`` is SPKI PEM.
 
+    ``kid`` is its RFC 7638 thumbprint (SHA-256, base64url).
     ``until`` is when it leaves the bundle, for a retired key. ``certificate`` is the DER of an
     X.509 authority.
     """
@@ -90,12 +95,15 @@ class Rings(msgspec.Struct, frozen=True, kw_only=True):
 def new_key(now: datetime) -> tuple[ec.EllipticCurvePrivateKey, Key]:
     """Return a new P-256 key, and how the ring keeps it."""
     private = ec.generate_private_key(ec.SECP256R1())
-    key = Key(
-        kid=secrets.token_urlsafe(16),
-        published_at=now,
-        public=private.public_key()
+    public = (
+        private.public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        .decode(),
+        .decode()
+    )
+    key = Key(
+        kid=_thumbprint(public),
+        published_at=now,
+        public=public,
         private=private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -126,7 +134,8 @@ class KeyFile:
         """Return what the file holds; None where there is no file yet.
 
         Raises:
-            ConfigError: it is not ours alone, or damaged.
+            ConfigError: it is not ours alone, damaged, or names a key by another text than its
+                thumbprint.
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -146,6 +155,8 @@ class KeyFile:
             ) from None
         if rings.version != 1:
             raise ConfigError(f"the key file `{self._path}` is from a newer version of remit")
+        for key in (k for ring in (rings.jwt, rings.x509, rings.signing) for k in ring.published):
+            _require_named(self._path, key)
         return rings
 
     def create(self, rings: Rings) -> Rings:
@@ -191,6 +202,22 @@ class KeyFile:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _thumbprint(public: str) -> str:
+    return ECKey.import_key(public).thumbprint()
+
+
+def _require_named(path: Path, key: Key) -> None:
+    try:
+        right = _thumbprint(key.public) == key.kid
+    except (ValueError, TypeError, JoseError) as error:
+        raise ConfigError(f"the key file `{path}` is damaged: restore it from a backup") from error
+    if not right:
+        raise ConfigError(
+            f"a key in `{path}` is not named by its thumbprint: restore it from a backup, "
+            "or begin with a new state folder"
+        )
 
 
 def _require_private(path: Path, status: os.stat_result, *, folder: bool) -> None:

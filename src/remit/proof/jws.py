@@ -1,7 +1,11 @@
 """Mandate signatures: compact JWS with ES256 (RFC 7515, RFC 7518 section 3.4), strictly.
 
 Rules: the header is exactly ``alg``, ``kid`` and ``typ``; the key comes from the JWKS beside it and
-never from the header; every base64url text has its one spelling.
+never from the header, where its name is its RFC 7638 thumbprint; every base64url text has its one
+spelling.
+
+A signature alone does not say whose it is: from an ECDSA signature anybody can compute a second key
+that it verifies under. The thumbprint in what was signed does, since no other key has it.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ class Jwk:
 
     @property
     def thumbprint(self) -> str:
-        """The key's RFC 7638 thumbprint, base64url: what people compare keys by."""
+        """The key's RFC 7638 thumbprint, base64url: the ``kid`` that signatures name it by."""
         required = {"crv": "P-256", "kty": "EC", "x": self.x, "y": self.y}
         return _base64url(hashlib.sha256(canonical(required)).digest())
 
@@ -94,12 +98,15 @@ def verify_jws(
 
     Raises:
         ProofError: it is malformed, of another type, signed with another algorithm or by a key that
-            is not among ``keys``, or the signature does not hold.
+            is not among ``keys``, the key is not the one whose thumbprint the header names, or the
+            signature does not hold.
     """
     header = _header(token, typ)
     named = [key for key in keys if key.kid == header["kid"]]
     if len(named) != 1:
         raise ProofError(f"{len(named)} keys are named `{header['kid']}`, as the signature says")
+    if named[0].thumbprint != header["kid"]:
+        raise ProofError("the key is not the one whose thumbprint the mandate names")
     try:
         jws.deserialize_compact(token, _import(named[0]), registry=_REGISTRY)
     except (JoseError, ValueError) as error:

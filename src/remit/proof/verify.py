@@ -53,7 +53,7 @@ class Verdict:
 
     ``trusted_key`` says whether the log's key was the caller's own; ``witnesses`` are those
     cosigners whose keys were. ``mandate_key`` is the RFC 7638 thumbprint of the key that signed the
-    mandate. ``calls`` counts calls by their ending, ``leases`` credentials by their last state.
+    mandate, which the log names. ``calls`` counts calls by their ending, ``leases`` credentials by their last state.
     """
 
     task: str
@@ -144,7 +144,7 @@ def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
         leases=leases,
         steps=tuple(steps.held),
         proves=tuple(_proves(pack, mandate, calls, leases, sealed=sealed)),
-        does_not_prove=tuple(_owed(chain, mandate, trusted=trusted, witnesses=witnesses)),
+        does_not_prove=tuple(_owed(chain, trusted=trusted, witnesses=witnesses)),
     )
 
 
@@ -234,6 +234,7 @@ def _proves(
     whom = f"{mandate.workload} on behalf of {mandate.text('on_behalf_of')}"
     proves = [
         f"task {pack.task} ran for {whom}, to: {mandate.text('purpose')}",
+        f"the log names the key that signed its mandate, by thumbprint: {mandate.key.thumbprint}",
         f"{sum(calls.values())} calls ended, each in one way: {ended}",
         "no record of them was altered, left out, or put in another order, up to the seal"
         if sealed
@@ -248,7 +249,6 @@ def _proves(
 
 def _owed(
     chain: Sequence[tuple[int, Record]],
-    mandate: ProvenMandate,
     *,
     trusted: bool,
     witnesses: tuple[str, ...],
@@ -274,6 +274,5 @@ def _owed(
         "that policy was right: it shows which policies decided and their text, and runs none",
         "that arguments were within the mandate: records hold their digests, the policy read them",
         "when things happened, beyond their order: times are the authority's own clock",
-        f"whose key signed the mandate: compare its thumbprint `{mandate.key.thumbprint}`",
         "what went round the gateway, or what an upstream did inside itself with a call",
     ]

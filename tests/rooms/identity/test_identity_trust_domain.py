@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from joserfc.jwk import ECKey
 
 from remit.identity import jose
 from remit.identity.federation import Federation
@@ -190,6 +191,27 @@ def test_the_next_key_is_published_before_it_signs(
     authority.rotate()
     kid = jose.parse(authority.issue_jwt_svid(AGENT, ["remit"])).kid
     assert kid in before
+
+
+def test_every_key_is_named_by_its_thumbprint(authority: TrustDomain) -> None:
+    for _ in range(2):
+        jwts = [k for k in json.loads(authority.bundle())["keys"] if k["use"] == "jwt-svid"]
+        for jwk in (*jwts, *authority.jwks()["keys"]):
+            point = {name: jwk[name] for name in ("kty", "crv", "x", "y")}
+            assert jwk["kid"] == ECKey.import_key(point).thumbprint()
+        authority.rotate()
+
+
+def test_a_stored_key_that_is_not_named_by_its_thumbprint_is_refused(
+    tmp_path: Path, authority: TrustDomain, clock: ManualClock
+) -> None:
+    path = tmp_path / "keys" / FILE
+    kept = json.loads(path.read_bytes())
+    kept["signing"]["next"]["kid"] = "A" * 43
+    path.write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match=r"not named by its thumbprint.*restore it") as caught:
+        trust_domain(tmp_path, clock=clock)
+    assert "\n" not in str(caught.value)
 
 
 def test_rotation_overlaps_and_survives_a_restart(

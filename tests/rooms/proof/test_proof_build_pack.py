@@ -16,7 +16,7 @@ from remit.proof.note import COSIGNATURE_V1, Note, Signer
 from remit.proof.pack import decode_pack
 from remit.proof.verify import verify_pack
 
-RETIRED = jwk(ECKey.generate_key("P-256"), "m-0")
+RETIRED = jwk(ECKey.generate_key("P-256"))
 JWKS = {"keys": [RETIRED.document, jwk().document]}
 BUNDLES = {
     packs.BUNDLE_DIGEST: {path: text.encode() for path, text in packs.BUNDLE.items()},

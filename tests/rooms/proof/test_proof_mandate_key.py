@@ -1,12 +1,16 @@
-"""Why a mandate's key is to be compared: a signature alone does not say whose it is."""
+"""Why a mandate's key is named by its thumbprint: a signature alone does not say whose it is."""
 
 import base64
 import hashlib
 from dataclasses import replace
 
+import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey
 from packs import LOG, jwk, tale
 
-from remit.proof.jws import Jwk
+from remit.model.errors import ProofError
+from remit.proof.jws import Jwk, kid_of
 from remit.proof.verify import verify_pack
 
 P = 2**256 - 2**224 + 2**192 + 2**96 - 1
@@ -57,16 +61,26 @@ def _recovered(token: str) -> list[Jwk]:
         x, y_text = (
             base64.urlsafe_b64encode(part.to_bytes(32)).rstrip(b"=").decode() for part in point
         )
-        keys.append(Jwk(kid="m-1", x=x, y=y_text))
+        keys.append(Jwk(kid=jwk().kid, x=x, y=y_text))
     return keys
 
 
-def test_another_key_can_be_computed_that_fits_and_its_thumbprint_gives_it_away():
+@pytest.mark.parametrize("renamed", [False, True])
+def test_another_key_can_be_computed_that_fits_and_is_refused(renamed: bool):
     told = tale()
     keys = _recovered(told.mandate)
     assert jwk() in keys
     (other,) = [key for key in keys if key != jwk()]
-    verdict = verify_pack(told.data(lambda pack: replace(pack, keys=(other,))), [LOG.verifier.vkey])
-    assert verdict.mandate_key == other.thumbprint
-    assert verdict.mandate_key != jwk().thumbprint
-    assert any(other.thumbprint in sentence for sentence in verdict.does_not_prove)
+    # It is a key that the signature verifies under: only its name gives it away.
+    jws.deserialize_compact(told.mandate, ECKey.import_key(other.document), algorithms=["ES256"])
+    if renamed:
+        other = replace(other, kid=other.thumbprint)
+    with pytest.raises(ProofError, match=r"^step 6, mandate: "):
+        verify_pack(told.data(lambda pack: replace(pack, keys=(other,))), [LOG.verifier.vkey])
+
+
+def test_the_log_names_the_mandates_key_by_its_thumbprint():
+    told = tale()
+    verdict = verify_pack(told.data(), [LOG.verifier.vkey])
+    assert verdict.mandate_key == jwk().thumbprint == kid_of(told.mandate)
+    assert not any("whose key" in sentence for sentence in verdict.does_not_prove)
