@@ -46,6 +46,7 @@ from remit.spine import close_task
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 15.0
 ROTATE_AFTER = timedelta(days=30)
 STOP_SECONDS = 10.0
 _GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
@@ -309,15 +310,26 @@ async def rotate(house: House, by: str, *, compromised: bool = False) -> int:
 
 
 async def _catalogue(house: House) -> None:
-    """Look once at what every upstream offers, so that tools are pinned before anyone calls."""
-    for name in house.gateway.upstreams:
-        try:
-            tools = await scan(house.gateway, name)
-            log.info("catalogued", upstream=name, targets=len(tools))
-        except RemitError as error:
-            log.warning("an upstream could not be catalogued", upstream=name, reason=str(error))
-        except Exception:
-            log.exception("cataloguing an upstream broke", upstream=name)
+    """Look at what every upstream offers, so that tools are pinned before anyone calls.
+
+    One that is in trouble is looked at again and again: whoever waits for ``/readyz`` sends nothing
+    that could show that it is well.
+    """
+    pending = set(house.gateway.upstreams)
+    while True:
+        await asyncio.gather(*(_look(house, name) for name in sorted(pending)))
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        pending = {name for name, trouble in house.gateway.health().items() if trouble is not None}
+
+
+async def _look(house: House, name: str) -> None:
+    try:
+        tools = await scan(house.gateway, name)
+        log.info("catalogued", upstream=name, targets=len(tools))
+    except RemitError as error:
+        log.warning("an upstream could not be catalogued", upstream=name, reason=str(error))
+    except Exception:
+        log.exception("cataloguing an upstream broke", upstream=name)
 
 
 async def _cancelled(running: asyncio.Task[None]) -> None:

@@ -59,7 +59,7 @@ class HttpUpstream:
         self.options = options
         self._client = client
         self._url = URL(options.url or "")
-        self._trouble: str | None = None
+        self._trouble: str | None = f"upstream `{options.name}` has not answered anything yet"
 
     async def send(self, request: Outgoing) -> HttpAnswer:
         """Send the request's bytes as they are.

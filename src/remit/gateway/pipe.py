@@ -60,6 +60,9 @@ class Pipe:
         self.aside_there = asyncio.Event()
         self.ended = asyncio.Event()
         self.answered = False
+        self.stopping = False
+        self.counted = False
+        self._deaf = False
         self.touched = asyncio.get_running_loop().time()
         self.on_end: Callable[[Pipe], None] = lambda _: None
 
@@ -88,6 +91,8 @@ class Pipe:
 
     async def stop(self) -> None:
         """End the process; what is in flight fails."""
+        # What has died, or does not listen, ended by itself, and not because of this.
+        self.stopping = self.alive and not self._deaf
         if self._process is not None:
             await self._process.stop()
 
@@ -126,7 +131,11 @@ class Pipe:
         if self._process is None:
             raise UnreachableError(f"upstream `{self._options.name}` has ended")
         self.touched = asyncio.get_running_loop().time()
-        await self._process.write(body.replace(b"\n", b" ").replace(b"\r", b" "))
+        try:
+            await self._process.write(body.replace(b"\n", b" ").replace(b"\r", b" "))
+        except UnreachableError:
+            self._deaf = True
+            raise
 
     async def leave(self, lane: Lane) -> None:
         """Say that nobody waits for a request any more; one that runs is cancelled."""

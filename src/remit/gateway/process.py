@@ -25,6 +25,25 @@ _LOG_CHARACTERS = 2000
 _LOG_BYTES = 65_536
 
 
+class _Leader(asyncio.subprocess.SubprocessStreamProtocol):
+    """Ends what a process started when it ends itself: its children may hold its output open."""
+
+    leader: int | None = None
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        if self.leader is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.leader, signal.SIGKILL)
+
+    def lead(self, pid: int, *, ended: bool) -> None:
+        """Take note of the group, and end it where its leader was faster than us."""
+        self.leader = pid
+        if ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+
 class UpstreamProcess:
     """A running command that speaks MCP over its standard input and output."""
 
@@ -47,8 +66,10 @@ class UpstreamProcess:
             UnreachableError: it cannot be started.
         """
         environment = {k: os.environ[k] for k in _INHERITED if k in os.environ} | dict(options.env)
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Leader(limit=options.max_answer_bytes, loop=loop),
                 *options.command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -56,13 +77,14 @@ class UpstreamProcess:
                 env=environment,
                 cwd=options.cwd,
                 start_new_session=True,
-                limit=options.max_answer_bytes,
             )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise UnreachableError(
                 f"upstream `{options.name}` cannot be started: {str(reason).lower()}"
             ) from error
+        process = asyncio.subprocess.Process(transport, protocol, loop)
+        protocol.lead(process.pid, ended=process.returncode is not None)
         made = cls(process, options)
         made._tasks = [
             asyncio.create_task(made._read(on_line, on_end)),

@@ -38,19 +38,27 @@ class StdioUpstream:
         self._starting: dict[str, asyncio.Lock] = {}
         self._watching: set[str] = set()
         self._stopping: set[asyncio.Task[None]] = set()
-        self._trouble: str | None = None
+        self._trouble: str | None = f"upstream `{options.name}` has not answered anything yet"
         self._pause_seconds = 0.0
         self._not_before = 0.0
         self._closed = False
 
     def health(self) -> str | None:
-        """Return what went wrong with the last process, if anything did."""
+        """Return what went wrong with the last process, if anything did.
+
+        None means that it answered something since it was last started.
+        """
+        pipes = (*self._shared.values(), *(pipe for _, pipe in self._sessions.values()))
+        if self._trouble is None and any(not pipe.alive for pipe in pipes):
+            # It is dead, and its output is not read to the end yet.
+            return self._ended_words()
         return self._trouble
 
     async def retire(self, owner: str) -> None:
         """End the process that one owner's stateless requests share."""
         pipe = self._shared.pop(owner, None)
         if pipe is not None:
+            self._proven(pipe)
             await pipe.stop()
 
     async def close(self) -> None:
@@ -124,11 +132,20 @@ class StdioUpstream:
                 line = await self._first_answer(pipe, message)
         except (TimeoutError, UpstreamError) as error:
             self._sessions.pop(session, None)
+            seconds = self.options.start_seconds
+            if isinstance(error, TimeoutError):
+                self._trouble = f"upstream `{self.options.name}` did not start within {seconds:g} s"
+            else:
+                self._unexpected(pipe)
             self._stop(pipe)
             if isinstance(error, TimeoutError):
-                seconds = self.options.start_seconds
-                raise self._troubled(f"did not start within {seconds:g} s") from error
+                raise UpstreamError(self._trouble) from error
             raise
+        except BaseException:
+            self._sessions.pop(session, None)
+            self._stop(pipe)
+            raise
+        self._proven(pipe)
         if not peek(line).result:
             self._sessions.pop(session, None)
             self._stop(pipe)
@@ -156,9 +173,12 @@ class StdioUpstream:
         except BaseException:
             await answer.close()
             raise
-        if pipe.answered:
-            self._trouble, self._pause_seconds = None, 0.0
+        self._proven(pipe)
         return answer
+
+    def _proven(self, pipe: Pipe) -> None:
+        if pipe.answered and pipe.alive:
+            self._trouble, self._pause_seconds = None, 0.0
 
     def _aside(self, session: str, pipe: Pipe, headers: Headers) -> Answer:
         if session in self._watching:
@@ -201,29 +221,29 @@ class StdioUpstream:
         self._stop(self._shared.pop(min(idle)[1]))
 
     def _ended(self, pipe: Pipe) -> None:
-        for session, (_, other) in list(self._sessions.items()):
-            if other is pipe:
-                del self._sessions[session]
-        for owner, other in list(self._shared.items()):
-            if other is pipe:
-                del self._shared[owner]
-                self._unexpected(pipe)
+        """Forget a process; one that nobody asked to end is trouble, whoever it served."""
+        self._sessions = {k: v for k, v in self._sessions.items() if v[1] is not pipe}
+        self._shared = {k: v for k, v in self._shared.items() if v is not pipe}
+        if not pipe.stopping:
+            self._unexpected(pipe)
 
     def _unexpected(self, pipe: Pipe) -> None:
+        if pipe.counted:
+            return
+        pipe.counted = True
         if pipe.answered:
-            self._trouble = f"upstream `{self.options.name}` ended and is started when needed"
+            self._trouble = self._ended_words()
         else:
             self._back_off(f"upstream `{self.options.name}` ended before it answered anything")
+
+    def _ended_words(self) -> str:
+        return f"upstream `{self.options.name}` ended and is started when needed"
 
     def _back_off(self, why: str) -> None:
         self._trouble = why
         doubled = max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2)
         self._pause_seconds = min(doubled, self.options.restart_seconds)
         self._not_before = asyncio.get_running_loop().time() + self._pause_seconds
-
-    def _troubled(self, what: str) -> UpstreamError:
-        self._trouble = f"upstream `{self.options.name}` {what}"
-        return UpstreamError(self._trouble)
 
     def _sweep(self) -> None:
         oldest = asyncio.get_running_loop().time() - self.options.process_idle_seconds

@@ -56,7 +56,7 @@ class Upstream(Protocol):
         ...
 
     def health(self) -> str | None:
-        """Return None where the last contact went well, else what went wrong."""
+        """Return None where the last contact went well, else what went wrong or that there was none."""
         ...
 
     async def retire(self, owner: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from remit.gateway.options import UpstreamOptions
+from remit.gateway.scan import scan
+from remit.model.errors import UpstreamError
 from remit.model.outcome import Ending
 
 SDK = Path(__file__).with_name("stdio_server.py")
@@ -245,3 +248,38 @@ async def test_a_stateless_initialize_does_not_reach_the_process(stand: Any):
         got = await made.post(json.dumps(body), **headers)
         assert (got.status, json.loads(got.body)["error"]["code"]) == (404, -32601)
         assert made.gateway.upstreams["up"]._shared == {}
+
+
+DYING = {
+    "it says what is no message": ("/bin/echo", "hello"),
+    "it says nothing": ("/bin/true",),
+    "it fails": ("/bin/false",),
+    "a child of it lives on": ("/bin/sh", "-c", "sleep 60 & exit 0"),
+}
+
+
+@pytest.mark.parametrize("how", DYING)
+@pytest.mark.parametrize("by", ["a scan", "a client"])
+async def test_a_command_that_dies_at_once_is_never_ready(stand: Any, how: str, by: str):
+    async with stand(options(command=DYING[how], restart_seconds=0.01)) as made:
+        assert "not answered" in made.gateway.health()["up"]
+        for _ in range(5):
+            if by == "a scan":
+                with pytest.raises(UpstreamError):
+                    await scan(made.gateway, "up")
+            else:
+                assert "error" in json.loads((await made.post(INITIALIZE)).body)
+            assert "ended" in made.gateway.health()["up"]
+
+
+async def test_ready_is_a_command_that_answered_since_its_last_start(stand: Any, until: Any):
+    async with stand(options()) as made:
+        await scan(made.gateway, "up")
+        assert made.gateway.health()["up"] is None
+        opened = await made.post(INITIALIZE)
+        _, pipe = made.gateway.upstreams["up"]._sessions[opened.headers["mcp-session-id"]]
+        os.kill(pipe.pid, signal.SIGKILL)
+        await until(pipe.ended.is_set)
+        assert "ended" in made.gateway.health()["up"]
+        await scan(made.gateway, "up")
+        assert made.gateway.health()["up"] is None
