@@ -438,7 +438,10 @@ DISHONEST_EXPORTER = {
     "key_missing": ("6, mandate", _pack(keys=())),
     "key_of_another": ("6, mandate", _pack(keys=(jwk(OTHER_KEY),))),
     "key_of_another_by_its_name": ("6, mandate", _pack(keys=(jwk(OTHER_KEY, jwk().kid),))),
-    "key_not_needed": ("6, mandate", _pack(keys=(jwk(), jwk(OTHER_KEY)))),
+    "key_not_needed": (
+        "6, mandate",
+        _pack(keys=tuple(sorted((jwk(), jwk(OTHER_KEY)), key=lambda key: key.kid))),
+    ),
     "key_not_on_the_curve": ("6, mandate", _pack(keys=(replace(jwk(), x=jwk().y),))),
     "bundle_missing": ("7, policy", _pack(bundles={})),
     "bundle_altered": ("7, policy", _pack(bundles={packs.BUNDLE_DIGEST: OTHER_BUNDLE})),
