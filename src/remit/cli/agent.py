@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from remit.cli.common import DEFAULTS, Common
+from remit.cli.hints import missing_templates, warn
 
 app = App(name="agent", help="Register agents, and say who answers for them.")
 
@@ -44,20 +45,21 @@ def register(
     gateway_template
         A template it may open tasks under itself, with the gateway's own tools; repeat for more.
     """
-    common.emit(
-        common.client().post(
-            "agents",
-            body={
-                "name": name,
-                "owner": owner,
-                "purpose": purpose,
-                "environment": environment,
-                "autonomy": autonomy,
-                "templates": template,
-                "gateway_templates": gateway_template,
-            },
-        )
+    client = common.client()
+    registered = client.post(
+        "agents",
+        body={
+            "name": name,
+            "owner": owner,
+            "purpose": purpose,
+            "environment": environment,
+            "autonomy": autonomy,
+            "templates": template,
+            "gateway_templates": gateway_template,
+        },
     )
+    common.emit(registered)
+    warn(missing_templates(client, registered))
 
 
 @app.command
@@ -96,7 +98,10 @@ def update(
         "gateway_templates": gateway_template,
     }
     body = {key: value for key, value in given.items() if value is not None}
-    common.emit(common.client().patch("agents", name, body=body))
+    client = common.client()
+    changed = client.patch("agents", name, body=body)
+    common.emit(changed)
+    warn(missing_templates(client, changed))
 
 
 @app.command(name="list")

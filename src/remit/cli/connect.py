@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Group
 from rich.text import Text
 
+from remit.cli.client import ControlClient, RefusedError, UnreachableError
 from remit.cli.common import DEFAULTS, Common
+from remit.cli.hints import meant, missing_templates, warn
 from remit.model.errors import ConfigError
 
 Client = Literal["claude-code", "claude-desktop", "cursor", "vscode", "codex", "python"]
@@ -39,29 +44,68 @@ def connect(
     """
     loaded = common.loaded()
     names = [upstream] if upstream else sorted(loaded.config.upstreams)
-    if not names or any(name not in loaded.config.upstreams for name in names):
-        raise ConfigError(
-            f"no upstream `{upstream}` is configured"
-            if upstream
-            else "no upstream is configured: add an [upstream.NAME] to remit.toml first"
-        )
+    if not loaded.config.upstreams:
+        where = loaded.source or "remit.toml (`remit init` writes one)"
+        raise ConfigError(f"no upstream is configured: add an [upstream.NAME] to {where} first")
+    if upstream is not None and upstream not in loaded.config.upstreams:
+        known = meant(upstream, loaded.config.upstreams)
+        raise ConfigError(f"no upstream `{upstream}` is configured in `{loaded.source}`{known}")
     config = str(loaded.source.resolve()) if loaded.source else None
     text = _text(client, agent, names, config, loaded.url)
+    warnings = _about(agent, client, common.client())
     common.emit(
-        {"client": client, "where": _WHERE[client], "configuration": text},
+        {"client": client, "where": _WHERE[client], "configuration": text, "warnings": warnings},
         Group(Text(f"put this into {_WHERE[client]}:\n", style="bold"), Text(text)),
     )
+    warn(warnings)
+
+
+def executable() -> list[str]:
+    """Return the command that runs this very `remit`, from whatever folder and with no PATH."""
+    called = Path(sys.argv[0])
+    if called.name == "remit" and called.is_file() and os.access(called, os.X_OK):
+        return [str(called.absolute())]
+    beside = Path(sys.executable).parent / "remit"
+    if beside.is_file():
+        return [str(beside.absolute())]
+    return [sys.executable, "-m", "remit.cli.main"]
+
+
+def _about(agent: str, client: Client, control: ControlClient) -> list[str]:
+    """Return what keeps this agent from acting through its client, each with the next step."""
+    try:
+        found = control.get("agents", agent)
+    except UnreachableError:
+        return ["no authority answers, so nothing is known of the agent: start it with `remit up`"]
+    except RefusedError as error:
+        if error.error.get("code") != "not_found":
+            return [str(error)]
+        names = {each["name"] for each in control.get("agents")["items"]}
+        step = f"`remit agent register {agent} --gateway-template TEMPLATE`"
+        return [f"no agent `{agent}` is registered{meant(agent, names)}; register it: {step}"]
+    if found["state"] == "retired":
+        return [f"agent `{agent}` is retired for good: register one under another name"]
+    warnings = []
+    if found["state"] != "active":
+        step = f"`remit agent resume {agent}`"
+        warnings.append(f"agent `{agent}` is {found['state']}, and refused everything: {step}")
+    if client != "python" and not found["gateway_templates"]:
+        warnings.append(
+            f"agent `{agent}` may begin no task by itself, so its client can call nothing unless "
+            f"REMIT_TASK is set: `remit agent update {agent} --gateway-template TEMPLATE`"
+        )
+    return warnings + missing_templates(control, found)
 
 
 def _text(client: Client, agent: str, names: list[str], config: str | None, url: str) -> str:
     if client == "python":
         return _PYTHON.format(url=url, upstream=names[0])
-    servers: dict[str, dict[str, Any]] = {
-        name: {"command": "remit", "args": _arguments(agent, name, config)} for name in names
-    }
+    servers = {name: _server(agent, name, config) for name in names}
     if client == "codex":
         return "\n".join(
-            f'[mcp_servers.{name}]\ncommand = "remit"\nargs = {json.dumps(entry["args"], ensure_ascii=False)}\n'
+            f"[mcp_servers.{name}]\n"
+            f"command = {json.dumps(entry['command'], ensure_ascii=False)}\n"
+            f"args = {json.dumps(entry['args'], ensure_ascii=False)}\n"
             for name, entry in servers.items()
         )
     if client == "vscode":
@@ -70,9 +114,12 @@ def _text(client: Client, agent: str, names: list[str], config: str | None, url:
     return json.dumps({"mcpServers": servers}, indent=2)
 
 
-def _arguments(agent: str, upstream: str, config: str | None) -> list[str]:
+def _server(agent: str, upstream: str, config: str | None) -> dict[str, Any]:
+    """Return one server: absolute, as a desktop client starts it from anywhere, with no PATH."""
+    remit, *module = executable()
     at = ["--config", config] if config else []
-    return ["run", *at, "--agent", agent, "--", "remit", "gateway", "stdio", "--upstream", upstream]
+    gateway = [remit, *module, "gateway", "stdio", *at, "--upstream", upstream]
+    return {"command": remit, "args": [*module, "run", *at, "--agent", agent, "--", *gateway]}
 
 
 _PYTHON = """\

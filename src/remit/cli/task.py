@@ -11,7 +11,9 @@ from cyclopts import App, Parameter
 from rich.console import Group
 from rich.text import Text
 
+from remit.cli.client import RefusedError
 from remit.cli.common import DEFAULTS, Common, facts
+from remit.cli.hints import instead_of
 from remit.model.errors import ConfigError
 
 app = App(name="task", help="Open, look at and close tasks.")
@@ -60,7 +62,14 @@ def open_task(
         "expires_seconds": expires_seconds,
     }
     body |= {key: value for key, value in given.items() if value is not None}
-    opened = common.client().post("tasks", body=body)
+    client = common.client()
+    try:
+        opened = client.post("tasks", body=body)
+    except RefusedError as error:
+        better = instead_of(template, agent, client)
+        if better is None:
+            raise
+        raise RefusedError(error.answered, {**error.error, "message": better}) from error
     if token_only and common.json:
         common.emit({"task_token": opened["task_token"]})
         return

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from remit import __version__
+from remit.cli import connect
 from remit.cli.main import COMMANDS, EPILOGUE, app, status_of
 
 GROUPS = {
@@ -142,8 +148,56 @@ def test_connect_prints_configuration_that_its_client_can_parse(
     text = json.loads(capsys.readouterr().out)["configuration"]
     parsed = tomllib.loads(text) if client == "codex" else json.loads(text)
     (servers,) = parsed.values()
-    assert servers["git"]["args"][-3:] == ["stdio", "--upstream", "git"]
-    assert "reader" in servers["git"]["args"]
+    args = servers["git"]["args"]
+    config = str(empty / "remit.toml")
+    assert args[args.index("--") + 2 :] == [
+        *("gateway", "stdio", "--config", config, "--upstream", "git")
+    ]
+    assert args[: args.index("--")] == ["run", "--config", config, "--agent", "reader"]
+    for program in (servers["git"]["command"], args[args.index("--") + 1]):
+        assert Path(program).is_absolute()
+        assert os.access(program, os.X_OK)
+
+
+def test_connect_names_an_executable_that_runs_from_anywhere_without_a_path(empty: Path):
+    (empty / "away").mkdir()
+    said = subprocess.run(
+        [*connect.executable(), "--version"],
+        cwd=empty / "away",
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == __version__
+
+
+def test_connect_names_the_executable_that_it_was_called_by(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program = empty / "remit"
+    program.write_text("")
+    monkeypatch.setattr(sys, "argv", ["./remit"])
+    assert connect.executable() != [str(program)]
+    program.chmod(0o755)
+    assert connect.executable() == [str(program)]
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.setattr(sys, "executable", str(empty / "bin" / "python"))
+    assert connect.executable() == [str(empty / "bin" / "python"), "-m", "remit.cli.main"]
+
+
+def test_connect_prints_every_upstream_or_one_and_says_which_there_are(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text(
+        '[upstream.git]\ncommand = ["g"]\n[upstream.helpdesk]\ncommand = ["h"]\n'
+    )
+    assert status_of(["connect", "cursor", "--agent", "reader"]) == 0
+    captured = capsys.readouterr()
+    assert {'"git"', '"helpdesk"'} <= set(re.findall(r'"\w+"', captured.out))
+    assert "warning: no authority answers" in captured.err
+    assert status_of(["connect", "cursor", "--agent", "reader", "--upstream", "helpdsk"]) == 2
+    assert "did you mean `helpdesk`?" in capsys.readouterr().err
 
 
 def advice(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

@@ -181,6 +181,56 @@ def test_each_of_these_is_also_text_for_people(say: Said):
     assert vkey in say("doctor", status=None).split()
 
 
+def warned(say: Said, *tokens: str) -> str:
+    """Run a command that succeeds, and return its warnings."""
+    ended = status_of([*tokens, "--config", str(say.config)])
+    captured = say.capsys.readouterr()
+    assert ended == 0, captured.err
+    return captured.err
+
+
+def test_a_template_that_does_not_exist_is_warned_of_with_the_one_meant(say: Said):
+    said = warned(say, "agent", "register", "slip", "--template", "raed")
+    assert "warning: there is no template `raed` in force: did you mean `read`?" in said
+    said = warned(say, "agent", "update", "slip", "--gateway-template", "other", "--json")
+    assert "`raed`" in said
+    assert "`other` in force: there is `read`" in said
+    assert "under no template" in warned(say, "agent", "register", "bare")
+    assert warned(say, "agent", "update", "slip", "--template", "read", "--json").count("\n") == 1
+
+
+def test_a_task_under_a_wrong_template_is_refused_with_those_that_may_be_used(say: Said):
+    say("agent", "register", "opener", "--template", "read")
+    say("agent", "register", "empty")
+
+    def refused(template: str, agent: str) -> str:
+        found = say.json("task", "open", template, "--agent", agent, status=1)["error"]
+        return str(found["message"])
+
+    said = refused("raed", "opener")
+    assert "did you mean `read`?" in said
+    assert "agent `opener` may act under `read`" in said
+    said = refused("read", "empty")
+    assert "may not act under template `read`" in said
+    assert "`remit agent update empty --template read`" in said
+    assert "no agent `nobody`" in refused("read", "nobody")
+
+
+def test_connect_warns_of_an_agent_that_will_be_refused(say: Said):
+    connect = ("connect", "cursor", "--agent")
+    say("agent", "register", "bridged", "--gateway-template", "read")
+    assert warned(say, *connect, "bridged") == ""
+    assert "did you mean `bridged`?" in warned(say, *connect, "brigded")
+    assert "remit agent register brigded" in warned(say, *connect, "brigded", "--json")
+    say("agent", "suspend", "bridged")
+    assert "remit agent resume bridged" in warned(say, *connect, "bridged")
+    say("agent", "retire", "bridged")
+    assert "retired for good" in warned(say, *connect, "bridged")
+    say("agent", "register", "tasked", "--template", "read")
+    assert "may begin no task by itself" in warned(say, *connect, "tasked")
+    assert warned(say, "connect", "python", "--agent", "tasked") == ""
+
+
 def test_an_error_of_the_authority_is_1_and_keeps_its_words(say: Said):
     assert "no agent `nobody`" in say.json("agent", "show", "nobody", status=1)["error"]["message"]
     assert say.json("task", "list", "--limit", "0", status=1)["error"]["message"].startswith(
