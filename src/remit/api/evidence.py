@@ -17,9 +17,12 @@ from remit.model.record import Record
 
 Export = Callable[[str], Awaitable[bytes]]
 Explain = Callable[[str], Awaitable[dict[str, Any]]]
+IsOpen = Callable[[str], bool]
 
 
-def routes(ledger: Ledger, export: Export, explain: Explain, callers: Callers) -> list[Route]:
+def routes(
+    ledger: Ledger, export: Export, explain: Explain, is_open: IsOpen, callers: Callers
+) -> list[Route]:
     """Return evidence's routes; what the vault holds is not on them."""
 
     async def chain(request: Request) -> Response:
@@ -45,10 +48,14 @@ def routes(ledger: Ledger, export: Export, explain: Explain, callers: Callers) -
         await callers.person(request)
         limit = limit_of(request)
         tasks = await ledger.tasks(request.query_params.get("after"), limit)
-        findings = [finding for task in tasks for finding in await ledger.audit(task)]
+        found = [finding for task in tasks for finding in await ledger.audit(task)]
+        # A task that runs has not ended: that is no fault. One that no desk knows of has to have.
+        running = {task for task in tasks if is_open(task)}
+        findings = [each for each in found if not (each.waits and each.task in running)]
         return answer(
             {
                 "tasks": len(tasks),
+                "open": [task for task in tasks if task in running],
                 "items": [
                     {
                         "task": finding.task,

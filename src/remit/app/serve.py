@@ -132,7 +132,7 @@ def control_app(house: House) -> ASGIApp:
             *tasks.routes(authority, callers),
             *approvals.routes(authority.approvals, callers),
             *catalog.routes(authority.catalogue, look, callers),
-            *evidence.routes(authority.evidence, pack, why, callers),
+            *evidence.routes(authority.evidence, pack, why, authority.tasks.is_open, callers),
             *keys.routes(
                 lambda compromised, by: rotate(house, by, compromised=compromised), callers
             ),

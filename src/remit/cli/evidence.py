@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.cli.common import DEFAULTS, Common, Exit, printable
+from remit.cli.common import DEFAULTS, OUT, Common, Exit, printable
 from remit.model.errors import ConfigError
 from remit.proof.verify import Verdict, verify_pack
 
@@ -97,17 +97,25 @@ def key(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAULTS) -> int:
-    """Find every task whose chain cannot answer the five questions of an auditor."""
+    """Find every task whose chain cannot answer the five questions of an auditor.
+
+    A task that is open has not ended yet; it is listed apart, and is no fault.
+    """
     found = common.client().get("evidence", "audit", limit=limit, after=after)
     common.rows(
         found,
         {"task": "task", "question": "question", "finding": "finding"},
-        f"{found['tasks']} tasks looked at: every chain answers all five questions",
+        f"{found['tasks']} tasks looked at: "
+        + (f"{whole} answer all five questions" if running else "all answer all five questions"),
+    running = found["open"]
+    whole = found["tasks"] - len({item["task"] for item in found["items"]} | set(running))
     )
     return Exit.REFUSED if found["items"] else Exit.DONE
 
 
 def plain_verdict(verdict: Verdict) -> dict[str, Any]:
+    if running and not common.json:
+        OUT.print(Text(f"open still, so without an end: {printable(', '.join(running))}"))
     """Return a verdict as plain values."""
     return {
         "verified": True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from remit.evidence.recovery import OUTCOMES
@@ -45,13 +45,17 @@ class Question(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One question that a task's records do not answer; ``index`` is the record it hangs on."""
+    """One question that a task's records do not answer; ``index`` is the record it hangs on.
+
+    ``waits`` is whether the task's end would answer it: while the task is open, it is no fault.
+    """
 
     task: str
     question: Question
     sentence: str
     index: int | None = None
     call: str | None = None
+    waits: bool = False
 
 
 def chain_digest(leaves: Sequence[bytes]) -> str:
@@ -127,7 +131,8 @@ def _call(task: str, call: str, steps: Chain) -> Iterator[Finding]:
             yield found(Question.CLOSE, "whether it acted is unknown", index)
     called = [kind for kind in kinds if kind.startswith("call.")]
     if called and len(outcomes) != 1:
-        yield found(Question.CLOSE, f"it has {len(outcomes)} outcomes, not one")
+        missing = found(Question.CLOSE, f"it has {len(outcomes)} outcomes, not one")
+        yield replace(missing, waits=not outcomes)
 
 
 def _decision(body: Mapping[str, Json]) -> Iterator[tuple[Question, str]]:
@@ -167,6 +172,7 @@ def _leases(task: str, chain: Chain) -> Iterator[Finding]:
                 question=Question.CLOSE,
                 index=last,
                 sentence=f"lease `{lease}` was never settled: it is {end.kind.partition('.')[2]}",
+                waits=True,
             )
         elif end.kind == "lease.settled" and end.body.get("confirmed") is not True:
             yield Finding(
@@ -181,7 +187,12 @@ def _close(task: str, chain: Chain) -> Iterator[Finding]:
     """Ask whether the task ended, and whether its seal covers what came before it."""
     ends = [index for index, record in chain if record.kind in ENDS]
     if not ends:
-        yield Finding(task=task, question=Question.CLOSE, sentence="no record says that it ended")
+        yield Finding(
+            task=task,
+            question=Question.CLOSE,
+            sentence="no record says that it ended",
+            waits=True,
+        )
     seals = [place for place, (_, record) in enumerate(chain) if record.kind == SEALED]
     if ends and not seals:
         yield Finding(task=task, question=Question.CLOSE, sentence="it ended, but was not sealed")

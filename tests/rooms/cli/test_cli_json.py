@@ -181,6 +181,18 @@ def test_each_of_these_is_also_text_for_people(say: Said):
     assert vkey in say("doctor", status=None).split()
 
 
+def test_the_audit_lists_open_tasks_apart_and_takes_them_for_no_fault(say: Said):
+    say("agent", "register", "audited", "--template", "read")
+    task = say.json("task", "open", "read", "--agent", "audited")["id"]
+    found = say.json("evidence", "audit", "--limit", "500")
+    assert found["items"] == []
+    assert task in found["open"]
+    said = say("evidence", "audit", "--limit", "500")
+    assert task in said.partition("open still")[2]
+    say("task", "complete", task)
+    assert task not in say.json("evidence", "audit", "--limit", "500")["open"]
+
+
 def warned(say: Said, *tokens: str) -> str:
     """Run a command that succeeds, and return its warnings."""
     ended = status_of([*tokens, "--config", str(say.config)])

@@ -94,6 +94,14 @@ def test_each_field_that_is_missing_leaves_its_question_open(
     assert question in asked(steps)
 
 
+def test_what_the_end_of_a_task_will_answer_only_waits_for_it():
+    early = audit("task_1", chain(WHOLE[:-3], sealed=False))
+    assert {finding.sentence.partition(" ")[0] for finding in early} == {"it", "lease", "no"}
+    assert all(finding.waits for finding in early)
+    twice = [*WHOLE[:7], WHOLE[6]]
+    assert not all(finding.waits for finding in audit("task_1", chain(twice, sealed=False)))
+
+
 def test_an_act_before_its_permit_is_found():
     steps = [*WHOLE[:3], WHOLE[6], WHOLE[3], *WHOLE[4:6], *WHOLE[7:]]
     assert Question.INTENT in asked(steps)
