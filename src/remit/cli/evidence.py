@@ -102,20 +102,20 @@ def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAUL
     A task that is open has not ended yet; it is listed apart, and is no fault.
     """
     found = common.client().get("evidence", "audit", limit=limit, after=after)
+    running = found["open"]
+    whole = found["tasks"] - len({item["task"] for item in found["items"]} | set(running))
     common.rows(
         found,
         {"task": "task", "question": "question", "finding": "finding"},
         f"{found['tasks']} tasks looked at: "
         + (f"{whole} answer all five questions" if running else "all answer all five questions"),
-    running = found["open"]
-    whole = found["tasks"] - len({item["task"] for item in found["items"]} | set(running))
     )
+    if running and not common.json:
+        OUT.print(Text(f"open still, so without an end: {printable(', '.join(running))}"))
     return Exit.REFUSED if found["items"] else Exit.DONE
 
 
 def plain_verdict(verdict: Verdict) -> dict[str, Any]:
-    if running and not common.json:
-        OUT.print(Text(f"open still, so without an end: {printable(', '.join(running))}"))
     """Return a verdict as plain values."""
     return {
         "verified": True,
