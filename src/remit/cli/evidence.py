@@ -67,6 +67,7 @@ def verify(
     pack: Path,
     *,
     vkey: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
+    witness: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
     common: Common = DEFAULTS,
 ) -> int:
     """Verify an evidence pack with no server and no secret, and say what that proves.
@@ -78,12 +79,15 @@ def verify(
     vkey
         The log's public key, as you got it from its operator; repeat for more. Without it, the
         pack's own key is used, which proves that the pack is whole, not whose it is.
+    witness
+        A witness's public key: the pack is refused unless that witness cosigned the log; repeat for
+        more.
     """
     try:
         data = pack.read_bytes()
     except OSError as error:
         raise ConfigError(f"`{pack}` cannot be read: {error.strerror}") from error
-    verdict = verify_pack(data, vkey)
+    verdict = verify_pack(data, vkey, witnesses=witness)
     common.emit(plain_verdict(verdict), words(verdict))
     return Exit.DONE
 
@@ -119,6 +123,7 @@ def plain_verdict(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as plain values."""
     return {
         "verified": True,
+        "witnesses": list(verdict.witnesses),
         "steps": [{"name": step.name, "sentence": step.sentence} for step in verdict.steps],
         "proves": list(verdict.proves),
         "does_not_prove": list(verdict.does_not_prove),

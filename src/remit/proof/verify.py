@@ -24,19 +24,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 
-from remit.model.errors import ProofError, RemitError
+from remit.model.errors import InputError, ProofError, RemitError
 from remit.model.record import Record
 from remit.proof import story
 from remit.proof.checkpoint import Opened, open_checkpoint
 from remit.proof.encoding import decode_record
 from remit.proof.mandate import ProvenMandate, check_mandate, check_policy
 from remit.proof.merkle import leaf_hash, verify_inclusion
-from remit.proof.note import COSIGNATURE_V1, Note, Verifier
+from remit.proof.note import COSIGNATURE_V1, Note, Verified, Verifier
 from remit.proof.pack import Pack, decode_pack
 
 T = TypeVar("T")
+
+_CAME = "a key that came with the pack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Verdict:
     """What a pack proves. There is no such thing as a verdict of failure: that is an error.
 
     ``trusted_key`` says whether the log's key was the caller's own; ``witnesses`` are those
-    cosigners whose keys were. ``mandate_key`` is the RFC 7638 thumbprint of the key that signed the
+    cosigners whose keys were, each once. ``mandate_key`` is the RFC 7638 thumbprint of the key that signed the
     mandate, which the log names. ``calls`` counts calls by their ending, ``leases`` credentials by their last state.
     """
 
@@ -95,24 +98,58 @@ class _Steps:
         return found
 
 
-def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The keys that the caller holds: of logs and witnesses, and of the witnesses it asks for."""
+
+    vkeys: frozenset[str]
+    witnesses: tuple[Verifier, ...]
+
+    @classmethod
+    def of(cls, vkeys: Sequence[str], witnesses: Sequence[str]) -> _Held:
+        """Read the caller's keys.
+
+        Raises:
+            InputError: one is malformed, or a witness's is not for cosignatures.
+        """
+        for vkey in vkeys:
+            Verifier.parse(vkey)
+        named = tuple(Verifier.parse(vkey) for vkey in witnesses)
+        for each in named:
+            if each.kind != COSIGNATURE_V1:
+                raise InputError(
+                    f"`{each.name}` has no key for cosignatures: a log's key goes with the vkeys"
+                )
+        return cls(frozenset(vkeys), named)
+
+    def knows(self, witness: Verifier, *, trusted: bool) -> bool:
+        """Say whether this is a witness of the caller's.
+
+        Among the vkeys it counts only beside the log's own; one that was asked for, always.
+        """
+        return witness in self.witnesses or (trusted and witness.vkey in self.vkeys)
+
+
+def verify_pack(
+    data: bytes, vkeys: Sequence[str] = (), *, witnesses: Sequence[str] = ()
+) -> Verdict:
     """Verify an evidence pack.
 
     Args:
         data: the file's bytes.
         vkeys: the public keys (C2SP vkeys) you hold: the log's, and any witnesses'. With none, the
             pack's own key is used, which shows that the pack is whole, not whose it is.
+        witnesses: the vkeys of witnesses that have to have cosigned: without them nothing verifies.
 
     Raises:
-        InputError: one of ``vkeys`` is malformed.
+        InputError: one of ``vkeys`` or ``witnesses`` is malformed, or a witness's key cannot cosign.
         ProofError: the pack does not verify; says which step, and why.
     """
-    for vkey in vkeys:
-        Verifier.parse(vkey)
+    held = _Held.of(vkeys, witnesses)
     steps = _Steps()
     pack = steps.take("container", lambda: _container(data))
     chain = steps.take("records", lambda: _records(pack))
-    opened = steps.take("checkpoint", lambda: _checkpoint(pack, vkeys))
+    opened = steps.take("checkpoint", lambda: _checkpoint(pack, held))
     hashes = steps.take("inclusion", lambda: _inclusion(pack, opened))
     steps.take("chain", lambda: (None, story.check_chain(pack.task, chain, hashes)))
     mandate = steps.take("mandate", lambda: _mandate(pack, chain))
@@ -122,10 +159,8 @@ def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
     leases = steps.take("leases", lambda: _leases(chain))
     steps.take("payloads", lambda: (None, _payloads(pack, chain, mandate)))
     calls = story.counts(chain)
-    trusted = pack.vkey in vkeys
-    witnesses = tuple(
-        Verifier.parse(vkey).name for vkey in pack.witnesses if trusted and vkey in vkeys
-    )
+    trusted = pack.vkey in held.vkeys
+    cosigned = [each for each in opened.cosignatures if held.knows(each.verifier, trusted=trusted)]
     sealed = story.is_sealed(chain)
     return Verdict(
         task=pack.task,
@@ -135,7 +170,7 @@ def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
         records=len(chain),
         sealed=sealed,
         trusted_key=trusted,
-        witnesses=witnesses,
+        witnesses=tuple(dict.fromkeys(each.verifier.name for each in cosigned)),
         purpose=mandate.text("purpose"),
         workload=mandate.workload,
         on_behalf_of=mandate.text("on_behalf_of"),
@@ -143,8 +178,11 @@ def verify_pack(data: bytes, vkeys: Sequence[str] = ()) -> Verdict:
         calls=calls,
         leases=leases,
         steps=tuple(steps.held),
-        proves=tuple(_proves(pack, mandate, calls, leases, sealed=sealed)),
-        does_not_prove=tuple(_owed(chain, trusted=trusted, witnesses=witnesses)),
+        proves=(
+            *_proves(pack, mandate, calls, leases, sealed=sealed),
+            *(_witnessed(each) for each in cosigned),
+        ),
+        does_not_prove=tuple(_owed(chain, trusted=trusted, witnessed=bool(cosigned))),
     )
 
 
@@ -167,11 +205,11 @@ def _records(pack: Pack) -> tuple[list[tuple[int, Record]], str]:
     return chain, f"{len(chain)} records, each in its canonical form, in the order of the log"
 
 
-def _checkpoint(pack: Pack, vkeys: Sequence[str]) -> tuple[Opened, str]:
+def _checkpoint(pack: Pack, held: _Held) -> tuple[Opened, str]:
     own = Verifier.parse(pack.vkey)
     if own.name != pack.origin:
         raise ProofError("the log's key does not bear the log's name")
-    if vkeys and pack.vkey not in vkeys:
+    if held.vkeys and pack.vkey not in held.vkeys:
         raise ProofError(
             f"the pack is of the log `{pack.vkey}`, which is none of the keys you gave"
         )
@@ -182,8 +220,25 @@ def _checkpoint(pack: Pack, vkeys: Sequence[str]) -> tuple[Opened, str]:
     signed = [(s.name, s.key_id) for s in Note.parse(pack.checkpoint).signatures]
     if sorted(signed) != sorted((key.name, key.key_id) for key in [own, *witnesses]):
         raise ProofError("the checkpoint is not signed once by the log and by each witness named")
+    for each in held.witnesses:
+        if each not in witnesses:
+            raise ProofError(f"the witness `{each.name}` did not cosign, with the key you gave")
     said = f"`{pack.origin}` signed its first {opened.checkpoint.size} records"
-    return opened, f"{said}; cosigned by {', '.join(opened.witnesses)}" if witnesses else said
+    trusted = pack.vkey in held.vkeys
+    whose = [
+        f"{each.name} (by {'the key you gave' if held.knows(each, trusted=trusted) else _CAME})"
+        for each in witnesses
+    ]
+    return opened, f"{said}; cosigned by {', '.join(whose)}" if whose else said
+
+
+def _witnessed(signature: Verified) -> str:
+    seconds = signature.time or 0
+    try:
+        at = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        at = f"second {seconds}"
+    return f"{signature.verifier.name} cosigned this history of the log at {at}, by its own clock"
 
 
 def _inclusion(pack: Pack, opened: Opened) -> tuple[list[bytes], str]:
@@ -251,12 +306,12 @@ def _owed(
     chain: Sequence[tuple[int, Record]],
     *,
     trusted: bool,
-    witnesses: tuple[str, ...],
+    witnessed: bool,
 ) -> list[str]:
     owed: list[str] = []
     if not trusted:
         owed.append("whose log it is: the key came with the pack; give the one you hold")
-    if not witnesses:
+    if not witnessed:
         owed.append("that the log shows everyone one history: no witness that you named cosigned")
     if not story.is_sealed(chain):
         owed.append("that these are all its records: it is not sealed, others and later may exist")

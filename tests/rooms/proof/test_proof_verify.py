@@ -13,7 +13,7 @@ from packs import LOG, STRANGER, WITNESS, Tale, Told, claims, jwk, lease, sign, 
 from remit.model.errors import InputError, ProofError
 from remit.proof.checkpoint import cosign, with_signatures
 from remit.proof.encoding import digest
-from remit.proof.note import Signature
+from remit.proof.note import COSIGNATURE_V1, Signature, Signer
 from remit.proof.pack import Pack
 from remit.proof.verify import verify_pack
 
@@ -69,6 +69,58 @@ def test_a_witness_that_the_pack_names_is_not_one_that_we_trust():
     told.witnesses = (WITNESS,)
     assert verify_pack(told.data(), [VKEY]).witnesses == ()
     assert verify_pack(told.data(), [VKEY, WITNESS.verifier.vkey]).witnesses == (WITNESS.name,)
+
+
+def test_a_witness_that_was_asked_for_has_to_have_cosigned():
+    told = tale()
+    with pytest.raises(ProofError, match=r"^step 3, checkpoint: .*`witness.example/w1` did not"):
+        verify_pack(told.data(), [VKEY], witnesses=[WITNESS.verifier.vkey])
+    told.witnesses = (WITNESS,)
+    verdict = verify_pack(told.data(), [VKEY], witnesses=[WITNESS.verifier.vkey])
+    assert verdict.witnesses == (WITNESS.name,)
+    (said,) = [sentence for sentence in verdict.proves if WITNESS.name in sentence]
+    assert "2025-11-24T16:00:00Z" in said
+    assert not any("one history" in sentence for sentence in verdict.does_not_prove)
+
+
+def test_a_witness_of_the_same_name_and_another_key_is_another():
+    told = tale()
+    other = Signer(WITNESS.name, COSIGNATURE_V1, b"\x04" * 32)
+    told.witnesses = (other,)
+    with pytest.raises(ProofError, match="did not cosign"):
+        verify_pack(told.data(), [VKEY], witnesses=[WITNESS.verifier.vkey])
+
+
+def test_a_witness_whose_clock_is_mad_breaks_nothing():
+    told = tale()
+    pack = told.pack()
+    mad = with_signatures(pack.checkpoint, [cosign(pack.checkpoint, WITNESS, time=2**63 - 1)])
+    data = told.data(_pack(checkpoint=mad, witnesses=(WITNESS.verifier.vkey,)))
+    verdict = verify_pack(data, [VKEY], witnesses=[WITNESS.verifier.vkey])
+    assert any(f"second {2**63 - 1}" in sentence for sentence in verdict.proves)
+
+
+def test_a_witness_says_nothing_of_whose_log_it_is():
+    told = tale()
+    told.witnesses = (WITNESS,)
+    verdict = verify_pack(told.data(), witnesses=[WITNESS.verifier.vkey])
+    assert verdict.witnesses == (WITNESS.name,)
+    assert not verdict.trusted_key
+    assert any("whose log" in sentence for sentence in verdict.does_not_prove)
+
+
+def test_a_key_that_cannot_cosign_is_no_witness():
+    with pytest.raises(InputError, match="cosign"):
+        verify_pack(tale().data(), [VKEY], witnesses=[VKEY])
+
+
+def test_the_step_says_whose_cosignatures_were_checked_with_a_key_of_ours():
+    told = tale()
+    told.witnesses = (WITNESS,)
+    step = verify_pack(told.data(), [VKEY]).steps[2].sentence
+    assert "witness.example/w1 (by a key that came with the pack)" in step
+    step = verify_pack(told.data(), [VKEY], witnesses=[WITNESS.verifier.vkey]).steps[2].sentence
+    assert "witness.example/w1 (by the key you gave)" in step
 
 
 def test_an_open_task_may_have_a_call_under_way_and_a_live_lease():
