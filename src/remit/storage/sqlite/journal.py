@@ -6,8 +6,11 @@ The rules it keeps:
   with one fsync (WAL, ``synchronous=FULL``).
 - A barrier returns only when everything staged before it is on disk. It raises when its own group
   was lost, and also when any group was lost since the same asyncio task first staged something.
-- A lost group is lost whole: every write in it, every barrier waiting for it, and ``epoch`` moves.
-  A write that raises costs its group, so encode what you stage before you stage it.
+- A lost group is lost whole, and with it whatever was staged behind it, for that may follow from
+  it: every barrier waiting for either raises, and ``epoch`` moves. A write that raises costs its
+  group, so encode what you stage before you stage it.
+- Nobody waits longer than ``wait_seconds`` for a disk that does not answer. What was staged may
+  then still be written, in its order; while it hangs, everybody is told at once.
 - The queue is bounded. When it is full, staging raises instead of growing.
 - One process at a time: a lock file, held with flock for as long as the journal is open.
 """
@@ -16,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 import weakref
 from collections import deque
@@ -33,21 +35,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from remit.evidence.ports import LeafRow
 from remit.model.errors import EvidenceError
-from remit.storage.sqlite import leaves
-from remit.storage.sqlite.engine import driver_of, open_reader, open_writer, prepare_files
+from remit.storage.sqlite.engine import open_reader, prepare_files
 from remit.storage.sqlite.lock import StateLock
 from remit.storage.sqlite.migrations import migrate
+from remit.storage.sqlite.writer import GroupWriter, Write, cause
 
 T = TypeVar("T")
-Write = Callable[[Connection], None]
 Clock = Callable[[], datetime]
 
 MAX_QUEUED = 65_536
 """Writes that may wait; about 100 MB at the usual size of a record with its payloads."""
 LINGER_SECONDS = 0.1
 """How long a write that nobody waits for may stay in memory."""
-MAX_KNOWN_KEYS = 100_000
-"""Names of durable vault keys that are remembered, so as not to insert a key twice."""
+WAIT_SECONDS = 10.0
+"""How long a caller waits for a disk that does not answer, unless told otherwise."""
 
 _log = structlog.get_logger()
 
@@ -69,10 +70,13 @@ class _Waiter:
 class Journal:
     """The embedded driver's writer. Make one with :meth:`open`, end it with :meth:`close`."""
 
-    def __init__(self, path: Path, lock: StateLock, *, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(
+        self, path: Path, lock: StateLock, *, max_queued: int, wait_seconds: float
+    ) -> None:
         self.path = path
         self._lock_file = lock
         self._max_queued = max_queued
+        self._wait_seconds = wait_seconds
         self._mutex = threading.Lock()
         self._wake = threading.Condition(self._mutex)
         self._queue: list[Write | LeafRow] = []
@@ -81,27 +85,33 @@ class Journal:
         self._settled = 0
         self._epoch = 0
         self._trouble: str | None = None
+        self._stuck: str | None = None
         self._closing = False
         self._stopped = False
         self._began: weakref.WeakKeyDictionary[asyncio.Task[object], int] = (
             weakref.WeakKeyDictionary()
         )
-        self._writer: Engine = open_writer(path)
-        self._connection: Connection | None = None
-        self._next_index: int | None = None
-        self._keys: set[str] = set()
+        self._writer = GroupWriter(path)
         self._reader: Engine = open_reader(path)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="remit-read")
         self._thread = threading.Thread(target=self._run, name="remit-journal", daemon=True)
 
     @classmethod
-    def open(cls, path: Path, *, clock: Clock = _now, max_queued: int = MAX_QUEUED) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock = _now,
+        max_queued: int = MAX_QUEUED,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> Journal:
         """Open the state file at ``path``, creating it (0600) and its folder (0700) if need be.
 
         Args:
             path: the SQLite file; the lock file is beside it, with ``.lock`` added.
             clock: tells the time that the lock file shows to whoever comes second.
             max_queued: how many writes may wait before staging raises.
+            wait_seconds: how long a barrier, a read or the end waits for the disk.
 
         Raises:
             ConfigError: another process holds it (and which), or it cannot be created or migrated.
@@ -110,7 +120,7 @@ class Journal:
         lock = StateLock.take(path.with_name(path.name + ".lock"), at=clock())
         try:
             migrate(path)
-            journal = cls(path, lock, max_queued=max_queued)
+            journal = cls(path, lock, max_queued=max_queued, wait_seconds=wait_seconds)
         except BaseException:
             lock.release()
             raise
@@ -121,6 +131,11 @@ class Journal:
     def epoch(self) -> int:
         """How many groups were lost so far."""
         return self._epoch
+
+    @property
+    def hung(self) -> bool:
+        """Whether the end came without the writer: its thread waits for the disk still."""
+        return self._closing and self._thread.is_alive()
 
     def stage(self, write: Write) -> None:
         """Stage a write; it runs on the writer's thread, in its turn, inside the group.
@@ -162,7 +177,8 @@ class Journal:
 
         Raises:
             EvidenceError: it was lost, or a group was lost since this asyncio task first staged
-                something after its last barrier.
+                something after its last barrier; or the disk does not answer, and it may still
+                be written.
         """
         task = asyncio.current_task()
         began = None if task is None else self._began.get(task)
@@ -189,11 +205,24 @@ class Journal:
                 if strict and self._trouble is not None:
                     raise EvidenceError(self._trouble)
                 return
+            if self._stuck is not None:
+                raise EvidenceError(self._stuck)
             loop = asyncio.get_running_loop()
             waiter = _Waiter(self._staged, loop, loop.create_future(), strict)
             self._waiters.append(waiter)
             self._wake.notify()
-        await waiter.future
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await waiter.future
+        except TimeoutError:
+            silent = self._silent("what was staged may still be written")
+            with self._mutex:
+                if self._settled < waiter.target:
+                    self._stuck = silent
+            raise EvidenceError(silent) from None
+
+    def _silent(self, meaning: str) -> str:
+        return f"the disk has not answered for {self._wait_seconds:g} seconds: {meaning}"
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run ``query`` on the read connection's own thread; it sees what was staged before it.
@@ -201,7 +230,7 @@ class Journal:
         Writes that were lost are not seen, and are not an error here.
 
         Raises:
-            EvidenceError: the file cannot be read.
+            EvidenceError: the file cannot be read, or the disk does not answer.
         """
         await self._settle(strict=False)
 
@@ -210,20 +239,28 @@ class Journal:
                 with self._reader.connect() as connection:
                     return query(connection)
             except SQLAlchemyError as error:
-                raise EvidenceError(f"the state file cannot be read: {_cause(error)}") from error
+                raise EvidenceError(f"the state file cannot be read: {cause(error)}") from error
 
+        return await self._on_reader(run)
+
+    async def _on_reader(self, run: Callable[[], T]) -> T:
         try:
             future = self._readers.submit(run)
         except RuntimeError:
             raise EvidenceError("the journal is closed: nothing can be read") from None
-        return await asyncio.wrap_future(future)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise EvidenceError(self._silent("the state file cannot be read")) from None
 
     def health(self) -> str | None:
         """Return None when the last group was written, else what is wrong, in one sentence."""
         if self._stopped or self._closing:
             return "the journal is closed"
-        if self._trouble is not None:
-            return self._trouble
+        trouble = self._stuck or self._trouble
+        if trouble is not None:
+            return trouble
         if len(self._queue) * 2 > self._max_queued:
             return f"`{len(self._queue)}` writes wait for the disk"
         return None
@@ -236,25 +273,32 @@ class Journal:
         """
         self.stage(write)
         await self.barrier()
-        done: list[bool] = []
 
-        def truncate() -> None:
+        def truncate() -> bool:
             with self._reader.connect() as connection:
                 row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-                done.append(row[0] == 0)
+                return bool(row[0] == 0)
 
-        await asyncio.wrap_future(self._readers.submit(truncate))
-        if done != [True]:
+        if not await self._on_reader(truncate):
             raise EvidenceError("erased, but the write-ahead log could not be emptied: try again")
 
     async def close(self) -> None:
-        """Write what is queued, stop the threads and release the lock. Closing twice is fine."""
+        """Write what is queued, stop the threads and release the lock. Closing twice is fine.
+
+        Raises:
+            EvidenceError: the disk does not answer; the lock is held until the process ends.
+        """
         with self._mutex:
             if self._closing:
                 return
             self._closing = True
             self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, self._wait_seconds)
+        if self._thread.is_alive():
+            self._readers.shutdown(wait=False, cancel_futures=True)
+            raise EvidenceError(
+                self._silent("remit ends without it, and what was not written is lost")
+            )
         await asyncio.to_thread(self._readers.shutdown)
         self._reader.dispose()
         self._writer.dispose()
@@ -274,7 +318,7 @@ class Journal:
                         self._wake.wait(LINGER_SECONDS)
                     group, self._queue = self._queue, []
                     upto = self._staged
-                self._finish(upto, self._commit(group))
+                self._finish(upto, self._writer.commit(group))
         except BaseException as error:
             _log.exception("journal.writer_died")
             with self._mutex:
@@ -283,68 +327,27 @@ class Journal:
             raise
         finally:
             self._stopped = True
-            self._drop_connection(truncate=self._trouble is None)
-
-    def _commit(self, group: list[Write | LeafRow]) -> str | None:
-        """Write one group in one transaction; return None, or why all of it was lost."""
-        try:
-            connection, driver = self._connect()
-            rows = [item for item in group if isinstance(item, LeafRow)]
-            fresh: set[str] = set()
-            with connection.begin():
-                for item in group:
-                    if not isinstance(item, LeafRow):
-                        item(connection)
-                if rows:
-                    if self._next_index is None:
-                        self._next_index = leaves.next_index(driver)
-                    fresh = leaves.insert(driver, self._next_index, rows, self._keys)
-        except Exception as error:  # noqa: BLE001 - whatever a write raises, its group is lost
-            # A commit that failed may still be found on disk after a crash. Nobody was promised
-            # it, and recovery treats what it finds as it treats any record without an outcome.
-            _log.error("journal.group_lost", writes=len(group), reason=_cause(error))
-            self._next_index = None
-            self._drop_connection(truncate=False)
-            return f"a group of writes was lost: {_cause(error)}"
-        if self._next_index is not None:
-            self._next_index += len(rows)
-        if len(self._keys) > MAX_KNOWN_KEYS:
-            self._keys.clear()
-        self._keys |= fresh
-        return None
+            self._writer.drop(truncate=self._trouble is None)
 
     def _finish(self, upto: int, trouble: str | None) -> None:
         """Tell every barrier up to ``upto`` how its group went."""
         loops: dict[asyncio.AbstractEventLoop, list[_Waiter]] = {}
         with self._mutex:
-            self._settled = upto
-            self._trouble = trouble
             if trouble is not None:
                 self._epoch += 1
+                # What was staged behind it may follow from it, and was staged for tasks that are
+                # told of the loss.
+                self._queue.clear()
+                upto = self._staged
+            self._settled = upto
+            self._trouble = trouble
+            self._stuck = None
             while self._waiters and self._waiters[0].target <= upto:
                 waiter = self._waiters.popleft()
                 loops.setdefault(waiter.loop, []).append(waiter)
         for loop, waiters in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop closed: nobody waits any more
                 loop.call_soon_threadsafe(_tell, waiters, trouble)
-
-    def _connect(self) -> tuple[Connection, sqlite3.Connection]:
-        if self._connection is None:
-            self._connection = self._writer.connect()
-        return self._connection, driver_of(self._connection)
-
-    def _drop_connection(self, *, truncate: bool) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
-            connection.rollback()
-        if truncate:
-            with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
-                driver_of(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
-            connection.invalidate()
-            connection.close()
 
 
 def _tell(waiters: list[_Waiter], trouble: str | None) -> None:
@@ -355,11 +358,3 @@ def _tell(waiters: list[_Waiter], trouble: str | None) -> None:
             waiter.future.set_exception(EvidenceError(trouble))
         else:
             waiter.future.set_result(None)
-
-
-def _cause(error: BaseException) -> str:
-    """Return what went wrong in one line, without a statement's parameters."""
-    origin = getattr(error, "orig", None) or error
-    if isinstance(origin, sqlite3.Error | OSError):
-        return str(origin).splitlines()[0] if str(origin) else type(origin).__name__
-    return type(origin).__name__
