@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from remit.api.bounded_http import BoundedHttp
 from remit.identity.workload_api.peer import Peer
 from remit.identity.workload_api.processes import ProcessBook
 from remit.model.errors import RemitError, UnidentifiedError
@@ -27,8 +27,8 @@ ADMIN = "admin"
 _log = structlog.get_logger()
 
 
-class PeerHttp(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which also knows its peer's kernel credentials.
+class PeerHttp(BoundedHttp):
+    """uvicorn's HTTP protocol within bounds, which also knows its peer's kernel credentials.
 
     Serve with ``ws="none"``: an upgraded connection would leave this class. A connection whose
     peer cannot be named (not a Unix socket, or a process of another pid namespace) is closed.

@@ -29,6 +29,7 @@ from remit.api import (
     tasks,
 )
 from remit.api import log as log_files
+from remit.api.bounded_http import BoundedHttp
 from remit.api.callers import Callers
 from remit.api.peers import PeerHttp, owner_check, peer_of
 from remit.app.compose import House, compose, utc_now
@@ -49,6 +50,8 @@ TICK_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 15.0
 ROTATE_AFTER = timedelta(days=30)
 STOP_SECONDS = 10.0
+CONNECTIONS = 512
+"""How many may be open at once, at the port and at the control socket each."""
 _GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
 _MAX_SOCKET_PATH_BYTES = 107
 
@@ -203,7 +206,7 @@ def _tcp(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
     return uvicorn.Config(
-        app, host=loaded.host, port=loaded.port, http="httptools", **files, **_COMMON
+        app, host=loaded.host, port=loaded.port, http=BoundedHttp, **files, **_COMMON
     )
 
 
@@ -215,7 +218,8 @@ _COMMON: dict[str, Any] = {
     "lifespan": "off",
     "ws": "none",
     "timeout_graceful_shutdown": 5,
-    "h11_max_incomplete_event_size": 64 * 1024,
+    "timeout_keep_alive": 5,
+    "limit_concurrency": CONNECTIONS,
 }
 
 

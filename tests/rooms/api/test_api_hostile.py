@@ -326,3 +326,12 @@ async def test_answers_are_not_kept_by_caches(control: SimpleNamespace):
     for path in ("/agents", "/tasks", "/status"):
         assert (await control.socket.get(path)).headers["cache-control"] == "no-store"
     assert json.loads((await control.socket.get("/status")).content)["agents"] == 0
+
+
+@pytest.mark.parametrize("way", ["tcp", "socket"])
+async def test_a_head_too_large_is_refused_at_the_port_and_at_the_socket(
+    control: SimpleNamespace, way: str
+):
+    answer = await getattr(control, way).get("/healthz", headers={"a": "x" * 100_000})
+    assert answer.status_code == 431
+    assert answer.json()["error"]["code"] == "head_too_large"
