@@ -68,6 +68,7 @@ def verify(
     *,
     vkey: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
     witness: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
+    open_task: Annotated[bool, Parameter(negative="")] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Verify an evidence pack with no server and no secret, and say what that proves.
@@ -82,12 +83,15 @@ def verify(
     witness
         A witness's public key: the pack is refused unless that witness cosigned the log; repeat for
         more.
+    open_task
+        Take the pack of a task that has not ended: later records may be missing from it. The pack
+        of a task that ended is refused without its seal in any case.
     """
     try:
         data = pack.read_bytes()
     except OSError as error:
         raise ConfigError(f"`{pack}` cannot be read: {error.strerror}") from error
-    verdict = verify_pack(data, vkey, witnesses=witness)
+    verdict = verify_pack(data, vkey, witnesses=witness, open_task=open_task)
     common.emit(plain_verdict(verdict), words(verdict))
     return Exit.DONE
 
@@ -123,6 +127,7 @@ def plain_verdict(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as plain values."""
     return {
         "verified": True,
+        "sealed": verdict.sealed,
         "witnesses": list(verdict.witnesses),
         "steps": [{"name": step.name, "sentence": step.sentence} for step in verdict.steps],
         "proves": list(verdict.proves),

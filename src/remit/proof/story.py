@@ -41,6 +41,11 @@ _NOT_AFTER_END = frozenset({"task.opened", "lease.reserved", "approval.used"})
 _NOT_AFTER_SEAL = frozenset({"lease.issued"})
 
 
+def has_ended(chain: Chain) -> bool:
+    """Return whether the task's end is among the records."""
+    return any(record.kind in _ENDS for _, record in chain)
+
+
 def is_sealed(chain: Chain) -> bool:
     """Return whether the task's end is sealed."""
     return any(record.kind == SEALED for _, record in chain)

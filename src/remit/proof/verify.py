@@ -54,7 +54,8 @@ class Checked:
 class Verdict:
     """What a pack proves. There is no such thing as a verdict of failure: that is an error.
 
-    ``trusted_key`` says whether the log's key was the caller's own; ``witnesses`` are those
+    ``sealed`` says that the task ended and that no record before its seal is missing; where it is
+    false the task is open here, and others and later records may exist. ``trusted_key`` says whether the log's key was the caller's own; ``witnesses`` are those
     cosigners whose keys were, each once. ``mandate_key`` is the RFC 7638 thumbprint of the key that signed the
     mandate, which the log names. ``calls`` counts calls by their ending, ``leases`` credentials by their last state.
     """
@@ -131,7 +132,11 @@ class _Held:
 
 
 def verify_pack(
-    data: bytes, vkeys: Sequence[str] = (), *, witnesses: Sequence[str] = ()
+    data: bytes,
+    vkeys: Sequence[str] = (),
+    *,
+    witnesses: Sequence[str] = (),
+    open_task: bool = False,
 ) -> Verdict:
     """Verify an evidence pack.
 
@@ -140,6 +145,8 @@ def verify_pack(
         vkeys: the public keys (C2SP vkeys) you hold: the log's, and any witnesses'. With none, the
             pack's own key is used, which shows that the pack is whole, not whose it is.
         witnesses: the vkeys of witnesses that have to have cosigned: without them nothing verifies.
+        open_task: whether a task that has not ended will do. Nothing then shows that no record is
+            missing; a task that ended has to be sealed in any case.
 
     Raises:
         InputError: one of ``vkeys`` or ``witnesses`` is malformed, or a witness's key cannot cosign.
@@ -151,7 +158,7 @@ def verify_pack(
     chain = steps.take("records", lambda: _records(pack))
     opened = steps.take("checkpoint", lambda: _checkpoint(pack, held))
     hashes = steps.take("inclusion", lambda: _inclusion(pack, opened))
-    steps.take("chain", lambda: (None, story.check_chain(pack.task, chain, hashes)))
+    steps.take("chain", lambda: (None, _chain(pack, chain, hashes, open_task=open_task)))
     mandate = steps.take("mandate", lambda: _mandate(pack, chain))
     steps.take("policy", lambda: _policy(pack, chain))
     steps.take("calls", lambda: (None, story.check_calls(chain, mandate)))
@@ -252,6 +259,29 @@ def _inclusion(pack: Pack, opened: Opened) -> tuple[list[bytes], str]:
     return hashes, "every record is in that log, at its place, as it was written"
 
 
+def _chain(
+    pack: Pack,
+    chain: Sequence[tuple[int, Record]],
+    hashes: Sequence[bytes],
+    *,
+    open_task: bool,
+) -> str:
+    said = story.check_chain(pack.task, chain, hashes)
+    if story.is_sealed(chain):
+        return said
+    if story.has_ended(chain):
+        raise ProofError(
+            f"`{pack.task}` ended, but no seal is here: records may have been left out; have it "
+            "exported again, with its seal"
+        )
+    if not open_task:
+        raise ProofError(
+            f"`{pack.task}` has not ended here, so later records may be missing; have it exported "
+            "after its end, or say that an open task will do (`--open-task`)"
+        )
+    return "every record follows from one before it; the task is open, later records may be missing"
+
+
 def _mandate(pack: Pack, chain: Sequence[tuple[int, Record]]) -> tuple[ProvenMandate, str]:
     mandate = check_mandate(pack, chain)
     return mandate, (
@@ -314,7 +344,9 @@ def _owed(
     if not witnessed:
         owed.append("that the log shows everyone one history: no witness that you named cosigned")
     if not story.is_sealed(chain):
-        owed.append("that these are all its records: it is not sealed, others and later may exist")
+        owed.append(
+            "that these are all its records: it is open, others and later records may exist"
+        )
     else:
         later = story.after_seal(chain)
         owed.append(f"that nothing else followed the seal: {later} records that did are shown")

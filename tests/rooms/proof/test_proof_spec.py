@@ -31,6 +31,22 @@ def test_the_stored_pack_verifies_with_the_stored_keys():
         verify_pack((VECTORS / "honest_pack.json").read_bytes(), vkeys[1:])
 
 
+def test_the_stored_packs_without_a_seal_are_taken_as_the_document_says():
+    vkeys = (VECTORS / "vkeys.txt").read_text().split()
+    still_open = (VECTORS / "open_pack.json").read_bytes()
+    with pytest.raises(ProofError, match=r"^step 5, chain: "):
+        verify_pack(still_open, vkeys)
+    assert not verify_pack(still_open, vkeys, open_task=True).sealed
+    with pytest.raises(ProofError, match=r"^step 5, chain: "):
+        verify_pack((VECTORS / "ended_unsealed_pack.json").read_bytes(), vkeys, open_task=True)
+
+
+def test_the_stored_pack_with_a_computed_key_is_refused():
+    vkeys = (VECTORS / "vkeys.txt").read_text().split()
+    with pytest.raises(ProofError, match=r"^step 6, mandate: "):
+        verify_pack((VECTORS / "mandate_key_computed_pack.json").read_bytes(), vkeys)
+
+
 def test_the_record_in_the_document_is_one_with_the_hash_it_says():
     leaf = _blocks("record.md", "json")[0].strip().encode()
     assert encode_record(decode_record(leaf)) == leaf

@@ -56,9 +56,15 @@ def test_what_a_pack_cannot_prove_is_said():
     told.witnesses = (WITNESS,)
     told.steps[-1] = Told("call.unknown", {"code": "recovered"}, call="call_4")
     told.find("lease.settled").body["confirmed"] = False
-    verdict = verify_pack(told.data())
+    verdict = verify_pack(told.data(), open_task=True)
     owed = " ".join(verdict.does_not_prove)
-    for words in ("whose log it is", "one history", "not sealed", "`lease_1` is gone", "1 calls"):
+    for words in (
+        "whose log it is",
+        "one history",
+        "later records",
+        "`lease_1` is gone",
+        "1 calls",
+    ):
         assert words in owed
     assert not verdict.trusted_key
     assert verdict.witnesses == ()
@@ -127,9 +133,38 @@ def test_an_open_task_may_have_a_call_under_way_and_a_live_lease():
     told = tale(sealed=False)
     told.steps += packs.call("call_5", "permit", "succeeded", lease("reserved", None, lease="l2"))
     told.steps.pop()
-    verdict = verify_pack(told.data(), [VKEY])
+    verdict = verify_pack(told.data(), [VKEY], open_task=True)
     assert "under way" in verdict.steps[7].sentence
     assert verdict.leases == {"settled": 1, "reserved": 1}
+
+
+def test_a_pack_of_an_open_task_verifies_only_where_that_is_said():
+    data = tale(sealed=False).data()
+    with pytest.raises(ProofError, match=r"^step 5, chain: .*--open-task"):
+        verify_pack(data, [VKEY])
+    verdict = verify_pack(data, [VKEY], open_task=True)
+    assert not verdict.sealed
+    assert "later records may be missing" in verdict.steps[4].sentence
+    assert any("later records" in sentence for sentence in verdict.does_not_prove)
+
+
+@pytest.mark.parametrize("open_task", [False, True])
+@pytest.mark.parametrize("end", ["task.completed", "task.cancelled", "task.expired"])
+def test_a_finished_task_without_its_seal_verifies_never(end: str, open_task: bool):
+    told = tale()
+    told.steps[-2:] = [replace(told.steps[-2], kind=end)]
+    with pytest.raises(ProofError, match=r"^step 5, chain: .*ended.*no seal"):
+        verify_pack(told.data(), [VKEY], open_task=open_task)
+
+
+def test_cutting_the_end_and_the_seal_off_makes_no_whole_pack():
+    told = tale()
+    with pytest.raises(ProofError, match="--open-task"):
+        verify_pack(told.data(lambda pack: replace(pack, records=pack.records[:-2])), [VKEY])
+
+
+def test_a_sealed_task_verifies_also_where_an_open_one_would_do():
+    assert verify_pack(tale().data(), [VKEY], open_task=True).sealed
 
 
 def test_what_is_done_to_a_closed_task_may_follow_its_seal_and_is_counted():
