@@ -7,7 +7,6 @@ call acts, and before the caller hears how it ended. A call that acted has exact
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,6 @@ import structlog
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
 from remit.evidence.ledger import Ledger
-from remit.evidence.recovery import OUTCOMES
 from remit.evidence.trail import Trail
 from remit.identity.desk import Identity
 from remit.identity.registry import Registry
@@ -128,7 +126,13 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
     try:
         if approval is not None:
             authority.approvals.consume(approval.id)
-        flight.lease = authority.leases.reserve(task, call, decision)
+        flight.lease = authority.leases.reserve(
+            task,
+            call,
+            decision,
+            not_after=approval.expires_at if approval is not None else None,
+            basis=question,
+        )
         await trail.barrier()
         credential = None
         if flight.lease is not None:
@@ -198,10 +202,8 @@ async def _say(ending: Recordable, trail: Trail, call: Call, authority: Authorit
 
 
 async def _say_again(ending: Recordable, trail: Trail, call: Call, authority: Authority) -> None:
-    with contextlib.suppress(RemitError):  # still down: the next start finds the call open
-        kinds = {record.kind for _, record in await authority.evidence.find(call.id)}
-        if kinds and kinds.isdisjoint(OUTCOMES):
-            _leave(ending, trail, call)
+    authority.evidence.owe(call.id, lambda: _leave(ending, trail, call))
+    await authority.evidence.pay()
 
 
 def _leave(ending: Recordable, trail: Trail, call: Call) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from world import World
 
+from remit.credentials.port import Order, Revocation
 from remit.model.errors import (
     ApprovalRequiredError,
     EvidenceError,
@@ -63,9 +64,9 @@ async def test_a_call_with_a_credential_waits_before_minting_before_acting_and_b
     passed: dict[str, int] = {}
     issue = world.target.issue
 
-    async def issuing(lease: Lease) -> Any:
+    async def issuing(order: Order) -> Any:
         passed["minted"] = barriers.count
-        return await issue(lease)
+        return await issue(order)
 
     async def act(*_: object) -> Outcome:
         passed["acted"] = barriers.count
@@ -139,10 +140,10 @@ async def test_a_caller_that_goes_away_twice_still_leaves_no_credential(
     acting, revoking, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
     revoke = world.target.revoke
 
-    async def slowly(lease: Lease) -> bool:
+    async def slowly(lease: Lease, keep: str | None) -> Revocation:
         revoking.set()
         await go.wait()
-        return await revoke(lease)
+        return await revoke(lease, keep)
 
     async def act(*_: object) -> Outcome:
         acting.set()
@@ -172,7 +173,7 @@ async def test_a_target_that_hangs_or_breaks_at_revoking_does_not_turn_success_i
 ):
     world.lease_calls(revoke_seconds=0.05)
 
-    async def revoke(_: Lease) -> bool:
+    async def revoke(_: Lease, keep: str | None) -> Revocation:
         if how == "breaks":
             raise RuntimeError("a fault of the broker's")
         await asyncio.Event().wait()
@@ -201,8 +202,8 @@ async def test_a_target_that_hangs_at_minting_fails_the_call_in_time_and_is_revo
     world.lease_calls()
     object.__setattr__(world.authority.limits, "issue_seconds", 0.05)
 
-    async def issue(lease: Lease) -> Any:
-        world.target.live.add(lease.handle)
+    async def issue(order: Order) -> Any:
+        world.target.live.add(order.lease.handle)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(world.target, "issue", issue)
@@ -220,10 +221,10 @@ async def test_calls_that_share_a_credential_of_their_task_mint_it_once(
     world.lease_calls(scope=LeaseScope.TASK)
     issue, minted = world.target.issue, []
 
-    async def slowly(lease: Lease) -> Any:
-        minted.append(lease.id)
+    async def slowly(order: Order) -> Any:
+        minted.append(order.lease.id)
         await asyncio.sleep(0.01)
-        return await issue(lease)
+        return await issue(order)
 
     monkeypatch.setattr(world.target, "issue", slowly)
     await asyncio.gather(*(world.perform() for _ in range(3)))
@@ -256,10 +257,10 @@ async def test_a_task_closed_between_decision_and_act_makes_the_call_not_act(
     minting, go = asyncio.Event(), asyncio.Event()
     issue = world.target.issue
 
-    async def slowly(lease: Lease) -> Any:
+    async def slowly(order: Order) -> Any:
         minting.set()
         await go.wait()
-        return await issue(lease)
+        return await issue(order)
 
     monkeypatch.setattr(world.target, "issue", slowly)
     call = world.call()
@@ -418,9 +419,9 @@ async def test_a_group_of_writes_that_is_lost_leaves_one_outcome_once_there_is_r
 
     reserve = world.authority.leases.reserve
 
-    def reserving(*given: Any) -> Any:
+    def reserving(*given: Any, **named: Any) -> Any:
         world.house.journal.stage(full)
-        return reserve(*given)
+        return reserve(*given, **named)
 
     async def act(*_: object) -> Outcome:
         world.acted.append(call)

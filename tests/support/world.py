@@ -13,6 +13,7 @@ from remit.app.compose import House, compose
 from remit.app.config import load
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding
+from remit.credentials.sealing import KeySeal
 from remit.model.call import CALL_TOOL, Call
 from remit.model.decision import Decision
 from remit.model.lease import Credential, LeaseScope
@@ -135,7 +136,9 @@ class World:
                 store=SqliteLeases(self.house.journal),
                 recorder=self.authority.evidence,
                 clock=self.authority.clock,
+                seal=KeySeal(bytes(32)),
                 revoke_seconds=revoke_seconds,
+                quarantine_seconds=0,
             ),
         )
 

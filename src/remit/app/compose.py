@@ -6,7 +6,9 @@ What is opened is closed in the reverse order, however far the opening came.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,16 +17,22 @@ import aiohttp
 import structlog
 
 from remit import __version__
+from remit.app.brokers import injection, open_brokers
 from remit.app.bundles import BundleArchive
 from remit.app.config import Loaded, ToolSection
 from remit.app.metrics import Metrics
 from remit.app.policy_folders import bundle_folders
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
+from remit.credentials.port import Surroundings
+from remit.credentials.sealing import KEY_BYTES, KeySeal
+from remit.evidence.keys import read_or_create
 from remit.evidence.ledger import Ledger
 from remit.gateway.front import Gateway, mcp_app
 from remit.gateway.options import GatewayOptions, UpstreamOptions
+from remit.identity.access_tokens import IssuerSigner
 from remit.identity.desk import Identity
+from remit.identity.dpop import Proofs
 from remit.identity.federation import Federation, Peer
 from remit.identity.oidc import Issuer, Oidc, Rule
 from remit.identity.registry import Registry
@@ -131,7 +139,16 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         clock=utc_now,
     )
     svids = SvidValidator(federation, clock=utc_now)
-    identity = Identity(registry, svids, oidc=Oidc(_issuers(loaded), session, clock=utc_now))
+    identity = Identity(
+        registry,
+        svids,
+        oidc=Oidc(_issuers(loaded), session, clock=utc_now),
+        # A log that has records had an authority that may have taken proofs.
+        proofs=Proofs(
+            url=loaded.url, clock=utc_now, since=utc_now() if ledger.publisher.size else None
+        ),
+        recorder=ledger,
+    )
 
     bundles = BundleArchive(state / "bundles")
     policy, reloader, tasks = _policy(loaded, bundles, ledger, journal, trust_domain)
@@ -145,7 +162,18 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         expires_seconds=config.approvals.expires_seconds,
         self_approval=config.approvals.self_approval,
     )
-    leases = Leases(bindings={}, store=SqliteLeases(journal), recorder=ledger, clock=utc_now)
+    brokers = open_brokers(loaded, _surroundings(loaded, session, trust_domain, ledger))
+    kept.push_async_callback(brokers.close)
+    seal_key = read_or_create(state / "keys" / "leases.key", KEY_BYTES, secrets.token_bytes)
+    leases = Leases(
+        bindings=brokers.bindings,
+        brokers=brokers.by_name,
+        store=SqliteLeases(journal),
+        recorder=ledger,
+        clock=utc_now,
+        seal=KeySeal(seal_key),
+        installation=_installation(ledger),
+    )
     for part in (catalogue, tasks, approvals, leases):
         await part.load()
     authority = Authority(
@@ -167,6 +195,8 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     )
     ledger.stage(_started(loaded, ledger), Context())
     ledger.stage(policy.bundle.record(), Context())
+    for step in brokers.loaded:
+        ledger.stage(step, Context())
     await ledger.barrier()
     kept.push_async_callback(_stopped, ledger)
 
@@ -209,6 +239,24 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     )
 
 
+def _surroundings(
+    loaded: Loaded, session: aiohttp.ClientSession, trust_domain: TrustDomain, ledger: Ledger
+) -> Surroundings:
+    return Surroundings(
+        http=session,
+        clock=utc_now,
+        signer=IssuerSigner(trust_domain, loaded.url),
+        installation=_installation(ledger),
+        state=loaded.state,
+        path=loaded.path,
+    )
+
+
+def _installation(ledger: Ledger) -> str:
+    """Return the prefix of our credentials' names at targets that others use as well."""
+    return f"remit-{hashlib.sha256(ledger.signer.vkey.encode()).hexdigest()[:8]}"
+
+
 def _policy(
     loaded: Loaded,
     bundles: BundleArchive,
@@ -226,6 +274,7 @@ def _policy(
         recorder=ledger,
         clock=utc_now,
         templates=parse_templates(bundle.templates),
+        require_proof=loaded.config.authority.proof_of_possession == "required",
     )
 
     def swap(changed: Bundle) -> None:
@@ -284,6 +333,7 @@ def _upstreams(loaded: Loaded) -> list[UpstreamOptions]:
             cwd=loaded.path(section.cwd) if section.cwd else None,
             environment=Environment(section.environment),
             trusted=section.trusted,
+            inject=injection(section.credential),
             answer_seconds=section.timeout_seconds,
         )
         for name, section in loaded.config.upstreams.items()

@@ -45,6 +45,7 @@ class AuthoritySection(_Section, frozen=True, kw_only=True, forbid_unknown_field
     listen: str = "127.0.0.1:7480"
     url: str | None = None
     audience: str = "remit"
+    proof_of_possession: Literal["when_bound", "required"] = "when_bound"
     allow_remote: bool = False
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
@@ -93,6 +94,18 @@ class ToolSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     destinations: tuple[str, ...] | None = None
 
 
+class CredentialSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an upstream's calls get a credential, and where it goes."""
+
+    broker: str
+    scope: Literal["call", "task"] = "call"
+    seconds: int = 300
+    grant: dict[str, Any] = {}
+    header: dict[str, str] = {}
+    env: dict[str, str] = {}
+    meta: dict[str, str] = {}
+
+
 class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One MCP server behind the gateway."""
 
@@ -105,6 +118,7 @@ class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     timeout_seconds: float = 60.0
     pin: Literal["first-sight", "accepted"] = "first-sight"
     tool: dict[str, ToolSection] = {}
+    credential: CredentialSection | None = None
 
 
 class PolicySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +153,7 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     federates: tuple[FederateSection, ...] = msgspec.field(name="federate", default=())
     workloads: tuple[WorkloadSection, ...] = msgspec.field(name="workload", default=())
     upstreams: dict[str, UpstreamSection] = msgspec.field(name="upstream", default_factory=dict)
+    brokers: dict[str, dict[str, Any]] = msgspec.field(name="broker", default_factory=dict)
     policy: PolicySection = PolicySection()
     approvals: ApprovalsSection = ApprovalsSection()
     limits: LimitsSection = LimitsSection()
@@ -226,6 +241,7 @@ def parse(document: dict[str, Any], name: str) -> Config:
                 "and every process would be that agent"
             )
     _check_issuers(config, name)
+    _check_credentials(config, name)
     return config
 
 
@@ -271,6 +287,35 @@ def _check_issuers(config: Config, name: str) -> None:
                     f"`{name}`: a rule of issuer `{issuer.issuer}` matches every token: "
                     "give the claims that must match"
                 )
+
+
+def _check_credentials(config: Config, name: str) -> None:
+    for broker, table in config.brokers.items():
+        if not _NAME.match(broker):
+            raise ConfigError(f"`{name}`: broker `{broker}`: a name is a-z 0-9 _ -, at most 63")
+        if not isinstance(table.get("kind"), str):
+            raise ConfigError(f'`{name}`: broker `{broker}` wants a `kind`, as in `kind = "jwt"`')
+    for upstream, section in config.upstreams.items():
+        wanted = section.credential
+        if wanted is None:
+            continue
+        where = f"upstream `{upstream}`, `credential`"
+        if wanted.broker not in config.brokers:
+            known = ", ".join(f"`{each}`" for each in config.brokers) or "none is configured"
+            raise ConfigError(
+                f"`{name}`: {where}: there is no broker `{wanted.broker}` ({known}): "
+                f"add `[broker.{wanted.broker}]`"
+            )
+        if not (wanted.header or wanted.env or wanted.meta):
+            raise ConfigError(
+                f"`{name}`: {where}: nothing says where the credential goes: "
+                "give `header`, `env` or `meta`"
+            )
+        if wanted.env and section.url is not None:
+            raise ConfigError(f"`{name}`: {where}: `env` belongs to an upstream with a `command`")
+        if wanted.header and section.url is None:
+            raise ConfigError(f"`{name}`: {where}: `header` belongs to an upstream with a `url`")
+        _check_above_zero({"seconds": wanted.seconds}, where, name)
 
 
 def _check_above_zero(numbers: Mapping[str, float], where: str, name: str) -> None:

@@ -26,6 +26,13 @@ trust_domain = "remit.local"
 # Whom an agent's identity token has to be made out for.
 # audience = "remit"
 
+# Whether an agent has to show, with every request about a task, that it holds a key (DPoP, RFC
+# 9449; `remit gateway stdio` and the examples do). "when_bound": where the task or the identity is
+# bound to a key, as by the first proof shown under a task. Then a client that makes no proofs works,
+# and whoever captures its identity and task token can use both until they expire. "required": no
+# agent opens or uses a task without a proof.
+# proof_of_possession = "when_bound"
+
 # [authority.tls]
 # cert = "server.pem"
 # key = "server.key"
@@ -54,6 +61,22 @@ trust_domain = "remit.local"
 # [upstream.crm]
 # url = "https://crm.example.com/mcp"
 # environment = "prod"
+#
+# A credential of its own for every call (or task), minted by a broker, put in by the gateway,
+# never seen by the agent, and taken back. Say where it goes: `header`, or `env` of a command's
+# process, or `meta`. What stands in braces is a value of the broker's: see its page in
+# docs/brokers/.
+# [upstream.crm.credential]
+# broker = "crm-tokens"
+# scope = "call"                 # or "task": one for the task's calls, settled with it
+# seconds = 300                  # the longest it may live
+# grant = {}                     # what it may do there: the broker's page says how that is written
+# header = { Authorization = "Bearer {token}" }
+# env = {}
+# meta = {}
+#
+# [broker.crm-tokens]
+# kind = "jwt"
 
 # Agents told by what the kernel says of their process, besides those started by `remit run`.
 # All selectors must hold. Interpreters share an executable: prefer `remit run` for scripts.

@@ -1,8 +1,9 @@
 """The lease book: no credential without a row written first, none left when its task is over.
 
-A crash between any two lines leaves a row in a state that :meth:`Leases.sweep` ends: ``reserved``
-and ``issued`` rows of a call that is not in flight, and ``settling`` rows, are revoked again, by
-the handle that was chosen before the mint.
+What a crash leaves between any two lines: a ``reserved`` row, whose mint may still be on its way
+to the target, is revoked at the next start, and once more after the quarantine, when a late mint
+must have landed; an ``issued`` row is revoked, for nobody holds its credential any more; a
+``settling`` row is revoked again. Only then is a lease called settled.
 """
 
 from __future__ import annotations
@@ -10,26 +11,44 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from remit.credentials.port import Binding, LeaseStore
+from remit.credentials.grants import fill_grant
+from remit.credentials.port import Binding, Broker, LeaseStore, Order, Revocation
+from remit.credentials.putting_off import PutOff
+from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.decision import Decision
-from remit.model.errors import BrokerError, ConfigError, NotFoundError
+from remit.model.errors import BrokerError, ConfigError, NotFoundError, NotMintedError, RemitError
 from remit.model.ids import new_id
 from remit.model.lease import Credential, Lease, LeaseScope, LeaseState
-from remit.model.record import Context, Recorder
+from remit.model.record import Context, Recorder, Step
 from remit.model.task import Task
 
 log = structlog.get_logger()
 
-ATTEMPTS = 8
-"""How often a revocation is tried before the lease is called irrevocable and raised."""
+_USABLE = {LeaseState.RESERVED, LeaseState.ISSUED}
 
-_FIRST_WAIT_SECONDS = 1.0
-_LONGEST_WAIT_SECONDS = 60.0
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """One open lease, and what only this run knows of it.
+
+    ``order`` is None for a lease of an earlier run: nobody holds its credential. ``minting_since``
+    is set while a mint may be on its way to the target, answered or not. ``basis`` is whatever the
+    caller wants to find again when it asks why the lease may live.
+    """
+
+    lease: Lease
+    order: Order | None = None
+    basis: object | None = None
+    credential: Credential | None = None
+    minting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    minting_since: datetime | None = None
+    put_off: PutOff = field(default_factory=PutOff)
 
 
 class Leases:
@@ -42,21 +61,41 @@ class Leases:
         store: LeaseStore,
         recorder: Recorder,
         clock: Callable[[], datetime],
+        seal: Seal,
+        brokers: Mapping[str, Broker] | None = None,
+        installation: str = "remit",
         randomness: Callable[[int], bytes] = secrets.token_bytes,
         revoke_seconds: float = 10.0,
+        quarantine_seconds: float = 30.0,
+        margin_seconds: float = 15.0,
     ) -> None:
-        """Open the book; ``revoke_seconds`` is how long a target may take to revoke, each time."""
+        """Open the book.
+
+        Args:
+            bindings: by upstream, how it gets its credentials.
+            store: the book's pages.
+            recorder: takes a record for each move of a lease.
+            clock: the time, aware UTC.
+            seal: seals what a revocation needs and nobody may read.
+            brokers: by name, those that no upstream is bound to as well: they may have leases left.
+            installation: the prefix of every handle.
+            randomness: where names come from.
+            revoke_seconds: how long a target may take to revoke, each time.
+            quarantine_seconds: how long after its beginning an unanswered mint may still land.
+            margin_seconds: a task's lease with less life than this is not used for another call.
+        """
         self._bindings = bindings
-        self._brokers = {binding.name: binding.broker for binding in bindings.values()}
+        self._brokers = dict(brokers or {}) | {b.name: b.broker for b in bindings.values()}
         self._store = store
         self._recorder = recorder
         self._clock = clock
+        self._seal = seal
+        self._installation = installation
         self._randomness = randomness
         self._revoke_seconds = revoke_seconds
-        self._live: dict[str, Lease] = {}
-        self._held: dict[str, Credential] = {}
-        self._minting: dict[str, asyncio.Lock] = {}
-        self._attempts: dict[str, tuple[int, datetime]] = {}
+        self._quarantine = timedelta(seconds=quarantine_seconds)
+        self._margin = timedelta(seconds=margin_seconds)
+        self._open: dict[str, _Entry] = {}
 
     async def load(self) -> None:
         """Take up what the last run left; call :meth:`sweep` next.
@@ -64,43 +103,93 @@ class Leases:
         Raises:
             ConfigError: a lease is open at a broker that the configuration no longer names.
         """
+        now = self._clock()
         for lease in await self._store.unsettled():
             if lease.broker not in self._brokers:
                 raise ConfigError(
                     f"lease `{lease.id}` is open at broker `{lease.broker}`, which is no longer "
                     "configured: configure it again so that its credential can be revoked"
                 )
-            self._live[lease.id] = lease
+            late = now if lease.issued_at is None else None
+            self._open[lease.id] = _Entry(lease=lease, minting_since=late)
 
-    def reserve(self, task: Task, call: Call, decision: Decision) -> Lease | None:
+    def reserve(
+        self,
+        task: Task,
+        call: Call,
+        decision: Decision,
+        *,
+        not_after: datetime | None = None,
+        basis: object | None = None,
+    ) -> Lease | None:
         """Write down a lease before anything is minted; None where no credential is needed.
 
-        A lease for the whole task is found again by the task's later calls. Durable at the
-        caller's next barrier.
+        A lease for the whole task is found again by the task's later calls, while it has life
+        left. Durable at the caller's next barrier. ``not_after`` is the earliest of whatever else
+        ends: an approval, the time left to the task.
+
+        Raises:
+            InputError: the grant depends on an argument that the call does not have.
         """
         binding = self._bindings.get(call.upstream)
         if binding is None:
             return None
-        if binding.scope is LeaseScope.TASK:
-            for held in self._live.values():
-                if held.task == task.id and held.target == call.upstream:
-                    return held
         now = self._clock()
+        if binding.scope is LeaseScope.TASK:
+            held = self._reusable(task.id, call.upstream, now)
+            if held is not None:
+                held.basis = basis
+                return self._used(held, call)
+        grant = fill_grant(binding.grant, task, call)
+        ends = [now + timedelta(seconds=binding.seconds), task.mandate.expires_at]
+        if not_after is not None:
+            ends.append(not_after)
+        for_call = binding.scope is LeaseScope.CALL
         lease = Lease(
             id=new_id("lease", now, self._randomness(10)),
             task=task.id,
-            call=call.id if binding.scope is LeaseScope.CALL else None,
+            call=call.id if for_call else None,
             broker=binding.name,
             target=call.upstream,
             scope=binding.scope,
             state=LeaseState.RESERVED,
-            handle=f"remit-{self._randomness(10).hex()}",
-            expires_at=min(now + timedelta(seconds=binding.seconds), task.mandate.expires_at),
+            handle=f"{self._installation}-{self._randomness(10).hex()}",
+            expires_at=min(ends),
             reserved_at=now,
-            revocation=binding.broker.revocation,
+            revocation=binding.broker.traits.revocation,
             detail=decision.id,
+            uses=1,
         )
-        return self._moved(lease)
+        order = Order(
+            lease=lease,
+            workload=str(task.mandate.workload),
+            on_behalf_of=task.mandate.on_behalf_of,
+            purpose=task.mandate.purpose,
+            grant=grant,
+            call=call if for_call else None,
+        )
+        self._open[lease.id] = entry = _Entry(lease=lease, order=order, basis=basis)
+        return self._moved(entry, lease)
+
+    def _reusable(self, task_id: str, target: str, now: datetime) -> _Entry | None:
+        for entry in self._open.values():
+            lease = entry.lease
+            if (
+                (lease.task, lease.target, lease.scope) == (task_id, target, LeaseScope.TASK)
+                and lease.state in _USABLE
+                and entry.order is not None
+                and lease.expires_at - self._margin > now
+            ):
+                return entry
+        return None
+
+    def _used(self, entry: _Entry, call: Call) -> Lease:
+        lease = replace(entry.lease, uses=entry.lease.uses + 1)
+        entry.lease = lease
+        self._store.put(lease)
+        step = Step(kind="lease.used", body={"lease": lease.id, "handle": lease.handle})
+        self._recorder.stage(step, Context(task=lease.task, call=call.id))
+        return lease
 
     async def issue(self, lease: Lease) -> Credential:
         """Mint the credential of a reserved lease, or return the one held for the task.
@@ -111,22 +200,50 @@ class Leases:
             BrokerError: the target did not mint; what it may have minted is revoked.
             NotFoundError: the lease is settled already.
         """
-        async with self._minting.setdefault(lease.id, asyncio.Lock()):
-            return await self._issue(lease)
-
-    async def _issue(self, lease: Lease) -> Credential:
-        present = self._live.get(lease.id)
-        if present is None or present.state not in {LeaseState.RESERVED, LeaseState.ISSUED}:
+        entry = self._open.get(lease.id)
+        if entry is None:
             raise NotFoundError(f"lease `{lease.id}` is not open any more")
-        if lease.id in self._held:
-            return self._held[lease.id]
-        credential = await self._brokers[lease.broker].issue(present)
-        if self._live.get(lease.id) is not present:
+        async with entry.minting:
+            if entry.lease.state not in _USABLE or entry.order is None:
+                raise NotFoundError(f"lease `{lease.id}` is not open any more")
+            if entry.credential is not None:
+                return entry.credential
+            if entry.minting_since is not None:
+                raise BrokerError(f"`{lease.target}` did not answer when it was asked to mint")
+            return await self._issue(entry, entry.order)
+
+    async def _issue(self, entry: _Entry, order: Order) -> Credential:
+        entry.minting_since = self._clock()
+        broker = self._brokers[entry.lease.broker]
+        try:
+            credential = await broker.issue(order)
+        except NotMintedError:
+            entry.minting_since = None
+            raise
+        except RemitError:
+            raise
+        except Exception as error:
+            log.exception("a broker broke", broker=entry.lease.broker, lease=entry.lease.id)
+            raise BrokerError(
+                f"the broker of `{entry.lease.target}` broke: {type(error).__name__}"
+            ) from error
+        now, lease = self._clock(), entry.lease
+        entry.minting_since = None
+        expires_at = min(lease.expires_at, credential.expires_at or lease.expires_at)
+        if lease.revocation == "at_expiry" and credential.expires_at is not None:
+            expires_at = credential.expires_at  # the truth, where the target gives no less
+        sealed = self._seal.close(credential.keep, lease.id) if credential.keep else None
+        answered = replace(
+            lease, memo=credential.memo, sealed=sealed, issued_at=now, expires_at=expires_at
+        )
+        if lease.state not in _USABLE or lease.id not in self._open:
             # The task ended while the target was minting: nobody may use what it minted.
-            await self._revoke(present)
+            self._open[lease.id] = entry
+            self._moved(entry, answered.moved(LeaseState.SETTLING, confirmed=None))
+            await self._revoke(entry)
             raise NotFoundError(f"lease `{lease.id}` was settled while it was being issued")
-        self._held[lease.id] = credential
-        self._moved(present.moved(LeaseState.ISSUED))
+        entry.credential = credential
+        self._moved(entry, answered.moved(LeaseState.ISSUED))
         return credential
 
     async def settle(self, lease: Lease) -> None:
@@ -135,102 +252,134 @@ class Leases:
         Raises:
             EvidenceError: that it is being revoked could not be made durable; it was all the same.
         """
-        present = self._live.get(lease.id)
-        if present is None:
+        entry = self._open.get(lease.id)
+        if entry is None:
             return
-        self._held.pop(lease.id, None)
-        settling = (
-            present
-            if present.state is LeaseState.SETTLING
-            else self._moved(present.moved(LeaseState.SETTLING))
-        )
+        entry.credential = None
+        if entry.lease.state in _USABLE:
+            self._moved(entry, entry.lease.moved(LeaseState.SETTLING))
         try:
             await self._recorder.barrier()
         finally:
             # A log that is down is no reason to let a credential live; the row of its
             # reservation is durable, so a start revokes it once more.
-            await self._revoke(settling)
+            await self._revoke(entry)
 
     async def settle_task(self, task_id: str) -> None:
         """Settle every lease below a task."""
-        below = [lease for lease in self._live.values() if lease.task == task_id]
-        await self._settle_all(below)
+        await self._settle_all([e for e in self._open.values() if e.lease.task == task_id])
+
+    async def revoke(self, lease_id: str, by: str) -> Lease:
+        """Settle one lease on a person's word; return it as it then stands.
+
+        Raises:
+            NotFoundError: no lease of that name is open.
+        """
+        entry = self._open.get(lease_id)
+        if entry is None:
+            raise NotFoundError(f"lease `{lease_id}` is not open: see `remit lease list`")
+        step = Step(kind="lease.revoke_asked", body={"lease": lease_id, "by": by})
+        self._recorder.stage(step, Context(task=entry.lease.task, call=entry.lease.call))
+        entry.put_off = PutOff()
+        await self.settle(entry.lease)
+        return entry.lease
 
     async def sweep(self, running: Callable[[str], bool]) -> int:
-        """Settle what has no right to live; return how many leases are still unsettled.
+        """Settle what has no right to live; return how many leases are still open.
 
         Args:
             running: says whether a task is open; a lease of any other task is settled.
         """
         now = self._clock()
-        due = []
-        for lease in list(self._live.values()):
-            attempts, not_before = self._attempts.get(lease.id, (0, now))
-            stale = (
-                lease.state is LeaseState.SETTLING
-                or lease.expires_at <= now
-                or not running(lease.task)
-                or (
-                    attempts == 0 and lease.id not in self._held and lease.reserved_at < now - _MINT
-                )
-            )
-            if stale and not_before <= now:
-                due.append(lease)
+        due = [
+            e for e in self._open.values() if self._stale(e, running, now) and e.put_off.due(now)
+        ]
         await self._settle_all(due)
-        return len(self._live)
+        return len(self._open)
+
+    def _stale(self, entry: _Entry, running: Callable[[str], bool], now: datetime) -> bool:
+        lease = entry.lease
+        if lease.state not in _USABLE or entry.order is None or not running(lease.task):
+            return True
+        late = entry.minting_since is not None and entry.minting_since + self._quarantine < now
+        return lease.expires_at <= now or late
 
     def open_leases(self) -> tuple[Lease, ...]:
         """Return every lease that may still have a live credential."""
-        return tuple(self._live.values())
+        return tuple(entry.lease for entry in self._open.values())
 
-    async def _settle_all(self, leases: Sequence[Lease]) -> None:
+    def bases(self) -> tuple[tuple[Lease, object], ...]:
+        """Return each usable lease with what :meth:`reserve` was given to find again."""
+        return tuple(
+            (entry.lease, entry.basis)
+            for entry in self._open.values()
+            if entry.basis is not None and entry.lease.state in _USABLE
+        )
+
+    @property
+    def brokers(self) -> Mapping[str, Broker]:
+        """Every configured broker by its name."""
+        return self._brokers
+
+    async def _settle_all(self, entries: Sequence[_Entry]) -> None:
         """Settle every one, whatever becomes of the others; then raise the first failure."""
-        ended = await asyncio.gather(*map(self.settle, leases), return_exceptions=True)
+        ended = await asyncio.gather(
+            *(self.settle(entry.lease) for entry in entries), return_exceptions=True
+        )
         for error in ended:
             if error is not None:
                 raise error
 
-    async def _revoke(self, lease: Lease) -> None:
+    async def _revoke(self, entry: _Entry) -> None:
+        lease = entry.lease
         try:
             async with asyncio.timeout(self._revoke_seconds):
-                confirmed = await self._brokers[lease.broker].revoke(lease)
-        except BrokerError as error:
-            self._put_off(lease, str(error))
-            return
+                answer = await self._brokers[lease.broker].revoke(lease, self._kept(lease))
+        except (BrokerError, ConfigError) as error:
+            return self._failed(entry, str(error))
         except TimeoutError:
-            self._put_off(lease, f"the target took longer than {self._revoke_seconds:g} seconds")
-            return
+            return self._failed(entry, f"it took longer than {self._revoke_seconds:g} seconds")
         except Exception as error:  # noqa: BLE001 - the sweep asks again, whatever it was
-            self._put_off(lease, f"the broker broke: {type(error).__name__}")
+            return self._failed(entry, f"the broker broke: {type(error).__name__}")
+        if lease.id not in self._open or entry.lease is not lease:
+            return None  # it moved meanwhile: whoever moved it goes on from there
+        return self._revoked(entry, answer)
+
+    def _kept(self, lease: Lease) -> str | None:
+        return None if lease.sealed is None else self._seal.open(lease.sealed, lease.id)
+
+    def _revoked(self, entry: _Entry, answer: Revocation) -> None:
+        lease, now = entry.lease, self._clock()
+        if answer.until is not None and answer.until > now:
+            entry.put_off.until(answer.until)
+            if lease.detail != answer.detail or lease.expires_at != answer.until:
+                state = LeaseState.SETTLING if lease.issued_at else LeaseState.UNKNOWN
+                moved = lease.moved(state, detail=answer.detail, expires_at=answer.until)
+                self._moved(entry, moved)
             return
-        if lease.id not in self._live:
-            return  # settled meanwhile by whoever else asked
-        self._attempts.pop(lease.id, None)
-        self._moved(lease.moved(LeaseState.SETTLED, confirmed=confirmed))
-        self._forget(lease)
-
-    def _forget(self, lease: Lease) -> None:
-        self._live.pop(lease.id, None)
-        self._minting.pop(lease.id, None)
-
-    def _put_off(self, lease: Lease, reason: str) -> None:
-        attempts = self._attempts.get(lease.id, (0, self._clock()))[0] + 1
-        wait = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
-        self._attempts[lease.id] = (attempts, self._clock() + timedelta(seconds=wait))
-        if attempts >= ATTEMPTS:
-            log.error("a credential will not die", lease=lease.id, target=lease.target)
-            self._moved(lease.moved(LeaseState.IRREVOCABLE, detail=reason))
-            self._attempts.pop(lease.id, None)
-            self._forget(lease)
+        landing = entry.minting_since
+        if landing is not None and landing + self._quarantine > now:
+            # Its mint was never answered, and may land after this revocation.
+            entry.put_off.until(landing + self._quarantine)
             return
-        log.warning("a revocation failed", lease=lease.id, target=lease.target, attempts=attempts)
+        over = LeaseState.SETTLED if lease.issued_at is not None else LeaseState.FAILED
+        self._moved(
+            entry, lease.moved(over, confirmed=answer.confirmed, detail=answer.detail, sealed=None)
+        )
+        del self._open[lease.id]
 
-    def _moved(self, lease: Lease) -> Lease:
-        self._live[lease.id] = lease
+    def _failed(self, entry: _Entry, reason: str) -> None:
+        lease = entry.lease
+        entry.put_off.failed(self._clock())
+        words = {"lease": lease.id, "target": lease.target, "reason": reason}
+        if not entry.put_off.hopeless or lease.id not in self._open:
+            log.warning("a revocation failed", attempts=entry.put_off.attempts, **words)
+        elif lease.state is not LeaseState.IRREVOCABLE:
+            log.error("a credential will not die", **words)
+            self._moved(entry, lease.moved(LeaseState.IRREVOCABLE, detail=reason))
+
+    def _moved(self, entry: _Entry, lease: Lease) -> Lease:
+        entry.lease = lease
         self._store.put(lease)
         self._recorder.stage(lease.record(), Context(task=lease.task, call=lease.call))
         return lease
-
-
-_MINT = timedelta(seconds=60)
-"""How long a reserved lease may wait for its mint before the sweep takes it for abandoned."""

@@ -2,40 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import aiohttp
+
+from remit.model.call import Call
 from remit.model.lease import Credential, Lease, LeaseScope
 
 
-class Broker(Protocol):
-    """Mints and revokes at one target.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a target can do for us, said honestly; evidence and ``remit lease show`` repeat it.
 
-    ``revocation`` says honestly whether the target can take a credential back (``immediate``) or
-    only let it run out (``at_expiry``).
+    ``revocation``: ``immediate`` where the target takes a credential back, ``at_expiry`` where it
+    can only let it run out. ``confirms``: the target can be *asked* whether the credential still
+    works. ``lists``: the target can be asked for every credential of ours, even one whose mint was
+    never answered.
     """
 
+    revocation: Literal["immediate", "at_expiry"]
+    confirms: bool
+    lists: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One credential asked of a broker.
+
+    ``grant`` is what the operator bound to the upstream, its references to arguments filled in:
+    each broker documents its keys. ``workload`` is the acting agent's SPIFFE ID, ``on_behalf_of``
+    the person. ``call`` is None for a lease of a whole task. ``expires_at`` of the lease is the
+    latest that the credential may live.
+    """
+
+    lease: Lease
+    workload: str
+    on_behalf_of: str
+    purpose: str = field(repr=False)
+    grant: Mapping[str, Any] = field(default_factory=dict)
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """How a revocation went.
+
+    ``confirmed``: the target, asked afterwards, no longer accepts the credential. ``until`` is set
+    where the credential lives on until then whatever we do (aware UTC): the lease stays
+    ``settling``, and is asked about again after it. ``detail`` is said to people.
+    """
+
+    confirmed: bool
+    until: datetime | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """What a target said is alive: the handles of our credentials.
+
+    ``complete``: it listed every credential of this installation; otherwise it could be asked only
+    about the leases it was given, and ``unasked`` names those that it cannot be asked about.
+    """
+
+    alive: frozenset[str]
+    complete: bool
+    unasked: frozenset[str] = frozenset()
+
+
+class Broker(Protocol):
+    """Mints and revokes at one target. One file each; the conformance suite holds them all."""
+
     @property
-    def revocation(self) -> Literal["immediate", "at_expiry"]:
-        """Whether the target can revoke."""
+    def traits(self) -> Traits:
+        """What the target can do."""
         ...
 
-    async def issue(self, lease: Lease) -> Credential:
-        """Mint a credential that can be found again by ``lease.handle`` alone.
+    def check(self, grant: Mapping[str, Any]) -> None:
+        """Look at a binding's grant when the configuration is read.
 
         Raises:
-            BrokerError: the target failed or refused. Something may have been minted all the same.
+            ConfigError: an unknown key, a wrong type, or a grant that this target cannot express.
         """
         ...
 
-    async def revoke(self, lease: Lease) -> bool:
-        """Take back what ``lease.handle`` names; absent is not an error.
+    async def issue(self, order: Order) -> Credential:
+        """Mint a credential that can be found again by ``order.lease.handle``.
 
-        Returns whether the target, asked afterwards, confirmed that nothing is left.
+        Where the target chooses the name, the answer's ``memo`` (public) or ``keep`` (secret, kept
+        sealed) is what :meth:`revoke` needs; it is durable before the call acts.
+
+        Raises:
+            NotMintedError: the target answered, and certainly minted nothing.
+            BrokerError: the target failed. Something may have been minted all the same, even later.
+        """
+        ...
+
+    async def revoke(self, lease: Lease, keep: str | None) -> Revocation:
+        """Take back what the lease names, and ask the target; absent is not an error.
+
+        ``keep`` is what the mint asked to be kept, where it is known. Safe to repeat.
 
         Raises:
             BrokerError: the target failed; the sweep will ask again.
+        """
+        ...
+
+    async def census(self, leases: Sequence[Lease]) -> Census:
+        """Ask the target what is alive, of these leases and, where it lists, of all of ours.
+
+        Raises:
+            BrokerError: the target could not be asked.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs a JWT with the authority's key, whose JWKS the target trusts."""
+
+    @property
+    def issuer(self) -> str:
+        """The ``iss`` that the JWKS is published under."""
+        ...
+
+    def sign_jwt(self, claims: Mapping[str, Any], *, typ: str = "JWT") -> str:
+        """Return a compact JWS; ``iss`` is added."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a broker may use of the house: never a global, never the environment by itself.
+
+    ``installation`` is the prefix of every handle of this installation's leases, for
+    :meth:`Broker.census`. ``path`` makes a path of the configuration absolute.
+    """
+
+    http: aiohttp.ClientSession
+    clock: Callable[[], datetime]
+    signer: Signer
+    installation: str
+    state: Path
+    path: Callable[[str], Path]
+
+
+class BrokerFactory(Protocol):
+    """What an entry point of the group ``remit.credential_brokers`` names: a broker's class."""
+
+    def __call__(self, name: str, options: Mapping[str, Any], surroundings: Surroundings) -> Broker:
+        """Make a broker from its table of the configuration, without contacting the target.
+
+        Raises:
+            ConfigError: an option is unknown, missing or makes no sense; it names the table.
         """
         ...
 
@@ -55,12 +181,21 @@ class LeaseStore(Protocol):
         """Return every lease that may still have a live credential, oldest first."""
         ...
 
+    async def unexpired(self, now: datetime) -> Sequence[Lease]:
+        """Return every lease, settled ones too, whose credential could be alive by its expiry."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """How one upstream gets its credentials: from which broker, for how much, for how long."""
+    """How one upstream gets its credentials: from which broker, for how much, for how long.
+
+    ``grant`` may refer to the call and its task: ``{args.repo}``, ``{task.id}``,
+    ``{task.on_behalf_of}``; arguments only where the scope is one call.
+    """
 
     name: str
     broker: Broker
     scope: LeaseScope = LeaseScope.CALL
     seconds: int = 300
+    grant: Mapping[str, Any] = field(default_factory=dict)

@@ -72,7 +72,8 @@ class Flight:
     async def _exchange(self, credential: Credential | None) -> Held:
         request = self._request
         if credential is not None:
-            request = replace(request, headers=_with(request.headers, credential))
+            inject = self._upstream.options.inject
+            request = replace(request, headers=inject.put_headers(request.headers, credential))
         answer = await self._upstream.send(request)
         try:
             held = await self._until_final(answer)
@@ -118,9 +119,3 @@ def _id(request: Outgoing) -> RequestId:
     if message is None or message.id is None:
         raise InputError("a governed call is a request")
     return message.id
-
-
-def _with(headers: list[tuple[str, str]], credential: Credential) -> list[tuple[str, str]]:
-    """Put the credential's headers in the place of any of the same name."""
-    ours = {name.lower() for name, _ in credential.headers}
-    return [*(h for h in headers if h[0].lower() not in ours), *credential.headers]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from remit.gateway.injection import Injection
 from remit.model.errors import ConfigError
 from remit.model.subject import Environment
 
@@ -22,7 +23,8 @@ class UpstreamOptions:
     """One MCP server behind the gateway: a ``url`` (streamable HTTP) or a ``command`` (stdio).
 
     ``env`` is all that a command's process gets beside PATH, HOME and the locale. ``trusted`` says
-    that the upstream's hints and results may be believed. ``answer_seconds`` bounds the silence
+    that the upstream's hints and results may be believed. ``inject`` says where a minted credential
+    goes. ``answer_seconds`` bounds the silence
     before and between the bytes of an answer, ``call_seconds`` a whole governed call,
     ``restart_seconds`` the longest pause between two starts of a process that keeps dying.
 
@@ -37,6 +39,7 @@ class UpstreamOptions:
     cwd: Path | None = None
     environment: Environment = Environment.DEV
     trusted: bool = False
+    inject: Injection = field(default_factory=Injection)
     connect_seconds: float = 10.0
     answer_seconds: float = 120.0
     call_seconds: float = 900.0

@@ -113,6 +113,12 @@ class BrokerError(RemitError):
     code = "broker"
 
 
+class NotMintedError(BrokerError):
+    """The target answered, and nothing was minted: there is nothing that could still turn up."""
+
+    code = "not_minted"
+
+
 class EvidenceError(RemitError):
     """Evidence cannot be written. Ours, and fail closed: nothing acts."""
 

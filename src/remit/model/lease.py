@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +11,14 @@ from remit.model.record import Step
 
 
 class LeaseState(StrEnum):
-    """``reserved`` comes before the mint; ``settled`` only after revocation was confirmed."""
+    """Where a lease is in its life.
+
+    ``reserved``: written down, nothing minted yet as far as we know. ``issued``: in use.
+    ``settling``: being taken back, or running out where the target can only expire. ``settled``:
+    over. ``failed``: over, and its mint never succeeded. ``irrevocable``: the target would not take
+    it back however often it was asked; it is asked still, and shown. ``unknown``: whether something
+    was minted cannot be found out until it has expired.
+    """
 
     RESERVED = "reserved"
     ISSUED = "issued"
@@ -30,7 +38,12 @@ class LeaseScope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A row of the lease book. ``handle`` is a name of ours, enough to revoke without an answer."""
+    """A row of the lease book, written before anything is minted.
+
+    ``handle`` is a name of ours, enough to revoke without the mint's answer where the target lets
+    us choose names. ``memo`` is the target's own name for the credential (public), ``sealed`` what
+    a revocation needs and nobody may read, encrypted under a key of the authority's.
+    """
 
     id: str
     task: str
@@ -45,6 +58,10 @@ class Lease:
     confirmed: bool | None = None
     revocation: str = "immediate"
     detail: str | None = None
+    memo: str | None = None
+    sealed: bytes | None = field(default=None, repr=False)
+    issued_at: datetime | None = None
+    uses: int = 0
 
     def moved(self, state: LeaseState, **changes: object) -> Lease:
         """Return this lease in another state."""
@@ -63,14 +80,25 @@ class Lease:
                 "expires_at": self.expires_at.isoformat(),
                 "revocation": self.revocation,
                 "confirmed": self.confirmed,
+                "memo": self.memo,
+                "detail": self.detail,
             },
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What a broker minted, for the gateway's hands only. Never recorded, logged or shown."""
+    """What a broker minted, for the gateway's hands only. Never recorded, logged or shown.
 
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ``values`` are named as the broker's page says (``token``, ``username``, ``password``, …); the
+    upstream's configuration says where each goes. ``secrets`` are those that must never be seen
+    again: the leak guard looks for exactly these. ``memo`` and ``keep`` are what a revocation will
+    need of the answer: ``memo`` may be seen by anyone, ``keep`` is sealed. ``expires_at`` is the
+    target's own word, where it gave one.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    memo: str | None = None
+    keep: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from remit.gateway.front import Gateway, mcp_app
+from remit.gateway.injection import Injection
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 from remit.model.catalogue import Tool, ToolState
 from remit.model.decision import Decision, Effect, Reason
@@ -86,6 +87,9 @@ class FakeIdentity:
             raise UnidentifiedError("the token is not one of ours")
         return subject(self.agents[claim.bearer])
 
+    async def receive(self, claim: Any) -> tuple[Any, Subject]:
+        return claim, await self.identify(claim)
+
 
 class FakeTasks:
     def __init__(self) -> None:
@@ -114,7 +118,9 @@ class FakeTasks:
     def bind_current(self, key: str, task_id: str) -> None:
         self.bound[key] = f"opened:{task_id}"
 
-    async def open(self, request: Any, *, agent: Agent, opened_by: str) -> Any:
+    async def open(
+        self, request: Any, *, agent: Agent, opened_by: str, key: str | None = None
+    ) -> Any:
         self.requests.append(request)
         task = task_of(agent, f"task_{len(self.requests)}", self.templates["work"])
         self.open_tasks[f"opened:{task.id}"] = task
@@ -380,6 +386,13 @@ async def plain(recorder: Recorder):
     """A gateway in front of the recorder, under the name ``up``."""
     async with (
         served(recorder) as url,
-        standing(UpstreamOptions(name="up", url=f"{url}/mcp", answer_seconds=5)) as made,
+        standing(
+            UpstreamOptions(
+                name="up",
+                url=f"{url}/mcp",
+                answer_seconds=5,
+                inject=Injection(headers={"Authorization": "Bearer {token}"}),
+            )
+        ) as made,
     ):
         yield made

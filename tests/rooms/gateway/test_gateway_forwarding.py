@@ -269,7 +269,7 @@ async def test_a_denial_says_what_which_policy_and_what_would_help(plain: Any, r
 async def test_a_credential_is_put_in_by_the_gateway_and_the_client_cannot(
     plain: Any, recorder: Any
 ):
-    plain.authority.credential = Credential(headers=(("Authorization", "Bearer minted"),))
+    plain.authority.credential = Credential(values={"token": "minted"}, secrets=("minted",))
     await plain.post(CALL)
     sent = [v for k, v in recorder.heard[0]["headers"] if k == "authorization"]
     assert sent == ["Bearer minted"]

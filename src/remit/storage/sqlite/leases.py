@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, Float, LargeBinary, String, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
 from remit.model.lease import Lease, LeaseState
@@ -18,18 +19,23 @@ LEASES = Table(
     Column("id", String, primary_key=True),
     Column("task", String, nullable=False, index=True),
     Column("state", String, nullable=False, index=True),
+    Column("expires_at", Float, nullable=False, index=True),
     Column("document", LargeBinary, nullable=False),
 )
 
 _INSERT = insert(LEASES)
 _PUT = _INSERT.on_conflict_do_update(
     index_elements=["id"],
-    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
+    set_={
+        "state": _INSERT.excluded.state,
+        "expires_at": _INSERT.excluded.expires_at,
+        "document": _INSERT.excluded.document,
+    },
 )
 """Built once: SQLAlchemy compiles a statement by its identity."""
 
 
-_OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value, LeaseState.IRREVOCABLE.value)
+_OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value)
 
 
 class SqliteLeases:
@@ -44,6 +50,7 @@ class SqliteLeases:
             "id": lease.id,
             "task": lease.task,
             "state": lease.state.value,
+            "expires_at": lease.expires_at.timestamp(),
             "document": msgspec.json.encode(lease),
         }
 
@@ -65,13 +72,17 @@ class SqliteLeases:
 
     async def unsettled(self) -> Sequence[Lease]:
         """Return every lease that may still have a live credential, oldest first."""
+        return await self._where(LEASES.c.state.not_in(_OVER))
 
+    async def unexpired(self, now: datetime) -> Sequence[Lease]:
+        """Return every lease, settled ones too, whose credential could be alive by its expiry."""
+        return await self._where(LEASES.c.expires_at > now.timestamp())
+
+    async def _where(self, which: ColumnElement[bool]) -> list[Lease]:
         def query(connection: Connection) -> list[bytes]:
             return list(
                 connection.execute(
-                    select(LEASES.c.document)
-                    .where(LEASES.c.state.not_in(_OVER))
-                    .order_by(LEASES.c.id)
+                    select(LEASES.c.document).where(which).order_by(LEASES.c.id)
                 ).scalars()
             )
 

@@ -42,9 +42,11 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("task", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index(op.f("ix_leases_expires_at"), "leases", ["expires_at"], unique=False)
     op.create_index(op.f("ix_leases_state"), "leases", ["state"], unique=False)
     op.create_index(op.f("ix_leases_task"), "leases", ["task"], unique=False)
     op.create_table(

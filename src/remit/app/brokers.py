@@ -1,0 +1,78 @@
+"""Makes the brokers that the configuration names, and binds upstreams to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from remit.app.config import CredentialSection, Loaded
+from remit.credentials.grants import check_grant
+from remit.credentials.port import Binding, Broker, Surroundings
+from remit.gateway.injection import Injection
+from remit.model.errors import ConfigError
+from remit.model.lease import LeaseScope
+from remit.model.record import Step
+from remit.plugins import load_broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brokers:
+    """Every configured broker, and what binds an upstream to one."""
+
+    by_name: Mapping[str, Broker] = field(default_factory=dict)
+    bindings: Mapping[str, Binding] = field(default_factory=dict)
+    loaded: tuple[Step, ...] = ()
+
+    async def close(self) -> None:
+        """Let go of every target."""
+        for broker in self.by_name.values():
+            await broker.close()
+
+
+def open_brokers(loaded: Loaded, surroundings: Surroundings) -> Brokers:
+    """Make every broker that ``remit.toml`` names, without contacting a target.
+
+    Raises:
+        ConfigError: a broker's options or an upstream's grant are wrong.
+    """
+    made = {
+        name: load_broker(name, table, surroundings)
+        for name, table in loaded.config.brokers.items()
+    }
+    by_name = {name: broker for name, (broker, _) in made.items()}
+    bindings = {
+        upstream: _binding(upstream, section.credential, by_name)
+        for upstream, section in loaded.config.upstreams.items()
+        if section.credential is not None
+    }
+    return Brokers(
+        by_name=by_name, bindings=bindings, loaded=tuple(step for _, step in made.values())
+    )
+
+
+def injection(section: CredentialSection | None) -> Injection:
+    """Return where an upstream's credential goes.
+
+    Raises:
+        ConfigError: a header that a credential must not set.
+    """
+    if section is None:
+        return Injection()
+    return Injection(headers=section.header, environment=section.env, meta=section.meta)
+
+
+def _binding(upstream: str, section: CredentialSection, brokers: Mapping[str, Broker]) -> Binding:
+    where = f"upstream `{upstream}`, `credential.grant`"
+    broker, scope = brokers[section.broker], LeaseScope(section.scope)
+    check_grant(section.grant, scope, where)
+    try:
+        broker.check(section.grant)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return Binding(
+        name=section.broker,
+        broker=broker,
+        scope=scope,
+        seconds=section.seconds,
+        grant=section.grant,
+    )

@@ -1,0 +1,77 @@
+"""Loads the plugins that the configuration names, and only those.
+
+Built-ins are advertised under the same entry-point groups, so that outsiders get nothing less.
+Loading everything that is installed would let any package run inside the authority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from remit.credentials.port import Broker, BrokerFactory, Surroundings
+from remit.model.errors import ConfigError
+from remit.model.record import Step
+
+BROKERS = "remit.credential_brokers"
+
+
+def load_broker(
+    name: str, table: Mapping[str, Any], surroundings: Surroundings
+) -> tuple[Broker, Step]:
+    """Make the broker that ``[broker.NAME]`` describes; return it with the record of its loading.
+
+    Args:
+        name: the table's name.
+        table: ``kind``, which names the plugin, and the plugin's own options.
+        surroundings: what the broker may use of the house.
+
+    Raises:
+        ConfigError: no such kind is installed, it cannot be loaded, or its options are wrong.
+    """
+    options = {key: value for key, value in table.items() if key != "kind"}
+    entry = _entry(BROKERS, str(table["kind"]), f"broker `{name}`")
+    try:
+        factory: BrokerFactory = entry.load()
+    except ImportError as error:
+        extra = f": install `remit[{entry.name}]`" if _ours(entry) else ""
+        raise ConfigError(
+            f"broker `{name}`: kind `{entry.name}` needs a package that is not here "
+            f"(`{error.name}`){extra}"
+        ) from error
+    return factory(name, options, surroundings), _loaded(name, entry)
+
+
+def _entry(group: str, kind: str, where: str) -> EntryPoint:
+    found = [each for each in entry_points(group=group) if each.name == kind]
+    if not found:
+        known = sorted({each.name for each in entry_points(group=group)})
+        raise ConfigError(
+            f"{where}: there is no kind `{kind}`; these are installed: {', '.join(known) or 'none'}"
+        )
+    if len(found) > 1:
+        # Which of two packages runs inside the authority must not depend on the order of a path.
+        packages = ", ".join(sorted(each.dist.name for each in found if each.dist))
+        raise ConfigError(f"{where}: kind `{kind}` is offered by several packages: {packages}")
+    return found[0]
+
+
+def _ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "remit"
+
+
+def _loaded(name: str, entry: EntryPoint) -> Step:
+    """Say as evidence what code runs inside the authority."""
+    package = entry.dist
+    return Step(
+        kind="plugin.loaded",
+        body={
+            "name": name,
+            "group": entry.group,
+            "kind": entry.name,
+            "object": entry.value,
+            "package": package.name if package else None,
+            "version": package.version if package else None,
+        },
+    )
