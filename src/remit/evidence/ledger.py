@@ -21,7 +21,7 @@ from remit.evidence.keys import read_or_create
 from remit.evidence.log import Log
 from remit.evidence.ports import EvidenceStore, LeafRow, SealedPayload, StoredLeaf
 from remit.evidence.publisher import Publisher
-from remit.evidence.recovery import OpenCalls
+from remit.evidence.recovery import OpenCalls, Owed
 from remit.evidence.signer import NoteSigner
 from remit.evidence.vault import KEY_BYTES, Opened, Vault
 from remit.model.errors import EvidenceError, NotFoundError, ProofError
@@ -73,6 +73,7 @@ class Ledger:
         self.log = Log(store)
         self.publisher = Publisher(self.log, self.signer, folder / "log")
         self._sealing: dict[str, bool] = {}
+        self._owed = Owed(self.find)
         self._started = False
 
     @property
@@ -142,6 +143,14 @@ class Ledger:
         await self.barrier()
         self.publisher.start()
         self._started = True
+
+    def owe(self, call: str, leave: Callable[[], None]) -> None:
+        """Remember to say a call's outcome again, with ``leave``, where it turns out to be lost."""
+        self._owed.add(call, leave)
+
+    async def pay(self) -> None:
+        """Say again what is owed and lost; where the store is down still, later."""
+        await self._owed.pay()
 
     async def close(self) -> None:
         """Sign a last checkpoint over everything that is durable, and stop."""

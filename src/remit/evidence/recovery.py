@@ -7,12 +7,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from remit.evidence.log import Head
 from remit.model.decision import Effect
-from remit.model.record import Context, Step
+from remit.model.errors import EvidenceError, RemitError
+from remit.model.record import Context, Record, Step
 
 OUTCOMES = frozenset(
     {
@@ -25,6 +29,12 @@ OUTCOMES = frozenset(
     }
 )
 STEPS = frozenset({"call.identified", "call.admitted", "call.decided"})
+MAX_OWED = 10_000
+"""Calls whose outcome is said again once it can be; a start finds those beyond."""
+
+Find = Callable[[str], Awaitable[Sequence[tuple[int, Record]]]]
+
+_log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -57,6 +67,39 @@ class OpenCalls:
         """Yield the outcome that each open call gets."""
         for call_id, call in self._calls.items():
             yield _outcome(call.effect), Context(task=call.task, call=call_id, parents=(call.last,))
+
+
+class Owed:
+    """Calls whose outcome may be lost with a group of writes, and how to say it once more."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._calls: dict[str, Callable[[], None]] = {}
+        self._turn = asyncio.Lock()
+
+    def add(self, call_id: str, leave: Callable[[], None]) -> None:
+        """Remember a call that was told that its outcome is not durable."""
+        if len(self._calls) < MAX_OWED:
+            self._calls.setdefault(call_id, leave)
+
+    async def pay(self) -> None:
+        """Leave the outcome of each call that is in the log without one.
+
+        A call is forgotten once its outcome was found, or nothing at all of it.
+        """
+        async with self._turn:  # two at once would both find none, and leave two
+            for call_id, leave in list(self._calls.items()):
+                try:
+                    kinds = {record.kind for _, record in await self._find(call_id)}
+                    if kinds and kinds.isdisjoint(OUTCOMES):
+                        leave()
+                    else:
+                        self._calls.pop(call_id, None)
+                except EvidenceError:
+                    return  # still down: later
+                except RemitError as error:
+                    self._calls.pop(call_id, None)
+                    _log.error("an outcome cannot be said again", call=call_id, reason=str(error))
 
 
 def _outcome(effect: str | None) -> Step:

@@ -46,11 +46,17 @@ class Trail:
             Context(
                 task=self._task,
                 call=self._call,
-                parents=() if self._last is None else (self._last,),
+                parents=self._parents(),
                 trace=self._trace,
             ),
         )
         return value
+
+    def _parents(self) -> tuple[str, ...]:
+        """Return what the next record follows from: nothing, where that may be lost."""
+        if self._last is None or self._recorder.epoch != self._epoch:
+            return ()
+        return (self._last,)
 
     async def barrier(self) -> None:
         """Wait until all that was left is durable.

@@ -265,9 +265,19 @@ class TaskDesk:
                     async with asyncio.timeout(self._close_wait_seconds):
                         await live.idle.wait()
             closed = replace(live.task, state=state, closed_at=self._clock(), closed_by=by)
+            landed = await self._landed(live)
+            if landed is not None:
+                closed = replace(
+                    closed,
+                    state=landed.state,
+                    closed_at=landed.closed_at,
+                    closed_by=landed.closed_by,
+                )
             # From here on a late answer settles into the closed task, not over it.
             live.task = closed
-            self._recorder.stage(ended(closed), Context(task=task_id))
+            if landed is None:
+                live.staged_end = (self._recorder.epoch, closed)
+                self._recorder.stage(ended(closed), Context(task=task_id))
             self._store.put(closed)
             await self._recorder.barrier()
         except BaseException:
@@ -279,6 +289,14 @@ class TaskDesk:
             self._late[task_id] = live
         self._sessions.release(task_id)
         return live.task
+
+    async def _landed(self, live: LiveTask) -> Task | None:
+        """Return the end that an earlier attempt wrote after all: a task ends once in the log."""
+        if live.staged_end is None:
+            return None
+        epoch, closed = live.staged_end
+        await self._recorder.barrier()
+        return closed if self._recorder.epoch == epoch else None
 
     def _ended(self, ending: asyncio.Future[Task]) -> None:
         self._endings.discard(ending)

@@ -19,6 +19,8 @@ class LiveTask:
     ending: bool = False
     closing: bool = False
     token: str | None = None
+    staged_end: tuple[int, Task] | None = None
+    """The end that was staged and not confirmed, and how many groups had been lost by then."""
 
     def running_seconds(self, now: datetime) -> float:
         """Return what the calls in flight have taken so far, together."""
