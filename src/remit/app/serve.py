@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,14 +28,19 @@ from remit.api import (
     tasks,
 )
 from remit.api import log as log_files
+from remit.api.answers import refused
 from remit.api.bounded_http import BoundedHttp
 from remit.api.callers import Callers
 from remit.api.peers import PeerHttp, owner_check, peer_of
+from remit.api.unrouted import app_of
 from remit.app.compose import House, compose, utc_now
 from remit.app.config import Loaded
 from remit.app.explaining import explain
 from remit.app.packing import export
+from remit.gateway.doorway import require_place
+from remit.gateway.front import Gateway
 from remit.gateway.scan import scan
+from remit.gateway.wire import Head
 from remit.identity.workload_api.server import listen
 from remit.model.errors import ConfigError, RemitError
 from remit.model.record import Context, Step
@@ -125,8 +129,8 @@ def control_app(house: House) -> ASGIApp:
         "policy": house.reloader.health,
         **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
     }
-    return Starlette(
-        routes=[
+    return app_of(
+        [
             *health.routes(checks, house.metrics.registry),
             *status.routes(
                 lambda: standing(house), house.trust_domain.bundle, authority.leases, callers
@@ -170,12 +174,22 @@ def _upstream_check(house: House, name: str) -> Any:
     return lambda: house.gateway.health().get(name)
 
 
-def _dispatch(gateway: ASGIApp, control: ASGIApp) -> ASGIApp:
+def _dispatch(gateway: Gateway, control: ASGIApp) -> ASGIApp:
+    """Return what serves the port: a web page that was rebound to it gets nothing but ``/healthz``."""
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_GATEWAY):
+        if scope["type"] != "http" or scope["path"].startswith(_GATEWAY):
             await gateway(scope, receive, send)
-        else:
-            await control(scope, receive, send)
+            return
+        if scope["path"] != "/healthz":
+            head = Head(scope["method"], scope["path"], tuple(scope["headers"]))
+            try:
+                head.require_once()
+                require_place(head, gateway.house.options)
+            except RemitError as error:
+                await refused(error)(scope, receive, send)
+                return
+        await control(scope, receive, send)
 
     return app
 

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from remit.api import agents, approvals, catalog, health, keys
 from remit.api.answers import MAX_BODY_BYTES, body_of, guarded, limit_of, page
 from remit.api.callers import Callers
+from remit.api.unrouted import app_of
 from remit.app.config import load
 from remit.app.serve import serving
 from remit.model.errors import UnidentifiedError
@@ -335,3 +336,67 @@ async def test_a_head_too_large_is_refused_at_the_port_and_at_the_socket(
     answer = await getattr(control, way).get("/healthz", headers={"a": "x" * 100_000})
     assert answer.status_code == 431
     assert answer.json()["error"]["code"] == "head_too_large"
+
+
+REBOUND = {
+    "another host": [("host", "evil.example")],
+    "another origin": [("host", "127.0.0.1"), ("origin", "http://evil.example")],
+    "no origin to speak of": [("host", "127.0.0.1"), ("origin", "null")],
+    "two origins": [("origin", "http://127.0.0.1"), ("origin", "http://evil.example")],
+    "a host that only begins well": [("host", "127.0.0.1.evil.example:7480")],
+}
+
+
+@pytest.mark.parametrize("how", REBOUND)
+async def test_a_page_that_was_rebound_to_the_port_reads_nothing(
+    control: SimpleNamespace, how: str
+):
+    for path in ("/readyz", "/metrics", "/log/checkpoint", "/tasks", "/.well-known/spiffe-bundle"):
+        answer = await control.tcp.get(path, headers=httpx2.Headers(REBOUND[how]))
+        assert answer.status_code in {400, 403}, path
+        assert set(answer.json()["error"]) == {"code", "message"}
+    assert (await control.tcp.get("/healthz", headers=httpx2.Headers(REBOUND[how]))).is_success
+
+
+async def test_a_host_that_the_operator_named_may_read_the_log(tmp_path: Path):
+    (tmp_path / "remit.toml").write_text(
+        f'[authority]\nstate = "s"\nlisten = "127.0.0.1:{free_port()}"\n'
+        'allowed_hosts = ["log.corp.example"]\n'
+    )
+    async with (
+        serving(load(tmp_path / "remit.toml")) as house,
+        httpx2.AsyncClient(base_url=house.loaded.url) as tcp,
+    ):
+        answer = await tcp.get("/log/checkpoint", headers={"host": "log.corp.example"})
+        assert answer.is_success
+
+
+@pytest.mark.parametrize("way", ["tcp", "socket"])
+async def test_what_no_route_answers_is_refused_as_json(control: SimpleNamespace, way: str):
+    client = getattr(control, way)
+    for method, path, status, allow in (
+        ("GET", "/nowhere", 404, None),
+        ("GET", "/", 404, None),
+        ("GET", "/agents/", 404, None),
+        ("DELETE", "/agents", 405, {"GET", "HEAD", "POST"}),
+        ("POST", "/readyz", 405, {"GET", "HEAD"}),
+        ("GET", "/keys/rotate", 405, {"POST"}),
+        ("TRACE", "/log/checkpoint", 405, {"GET", "HEAD"}),
+    ):
+        answer = await client.request(method, path)
+        assert answer.status_code == status, path
+        assert set(answer.json()["error"]) == {"code", "message"}
+        if allow:
+            assert set(answer.headers["allow"].split(", ")) == allow
+
+
+async def test_a_route_that_breaks_tells_nothing():
+    def broken() -> None:
+        raise ConnectionResetError("postgres://root:hunter2@db/")
+
+    app = app_of(list(health.routes({"evidence": broken}, CollectorRegistry())))
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://remit") as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": {"code": "internal", "message": "remit failed inside"}}
