@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Group
 from rich.text import Text
 
-from remit.cli.common import DEFAULTS, Common, facts
+from remit.cli.common import DEFAULTS, Common
+from remit.cli.drawing import arguments, facts, printable
+
+_LINE = 120
+_EMPTY = {"pending": "nothing waits for approval"}
 
 app = App(name="approvals", help="See what waits for a person's yes.")
 
@@ -17,13 +21,13 @@ app = App(name="approvals", help="See what waits for a person's yes.")
 @app.command(name="list")
 def list_approvals(
     *,
-    state: Literal["pending", "approved", "denied", "used", "expired"] | None = "pending",
-    every: bool = False,
+    state: Literal["pending", "approved", "denied", "used", "expired"] = "pending",
+    every: Annotated[bool, Parameter(name=["--all", "--every"], negative="")] = False,
     limit: int = 50,
     after: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """List approvals; those that wait, unless told otherwise.
+    """List approvals: those that wait for a person, unless told otherwise.
 
     Parameters
     ----------
@@ -32,18 +36,24 @@ def list_approvals(
     every
         Those in any state.
     """
+    found = common.client().get(
+        "approvals", state=None if every else state, limit=limit, after=after
+    )
+    rows = [{**item, "call": _call(item)} for item in found["items"]]
     common.rows(
-        common.client().get("approvals", state=None if every else state, limit=limit, after=after),
+        found,
         {
             "approval": "id",
-            "state": "state",
-            "role": "role",
+            **({"state": "state"} if every or state != "pending" else {}),
+            "task": "task",
             "requester": "requester",
-            "target": "target",
+            "call": "call",
+            "role": "role",
             "why": "sentence",
             "expires": "expires_at",
         },
-        "nothing waits for approval",
+        "no approval yet" if every else _EMPTY.get(state, f"no approval is {state}"),
+        rows=rows,
     )
 
 
@@ -65,8 +75,23 @@ def deny(approval: str, *, comment: str = "", common: Common = DEFAULTS) -> None
 
 def _emit(found: dict[str, Any], common: Common) -> None:
     shown = {k: v for k, v in found.items() if k not in {"preview", "call_digest"}}
+    call = _previewed(found)
+    exactly = arguments(call) if call is not None else Text(printable(found["preview"]))
+    common.emit(found, Group(facts(shown), Text("\nexactly this:", style="bold"), exactly))
+
+
+def _call(item: dict[str, Any]) -> str:
+    """Return what would be called, with its arguments, on one line that is not too long."""
+    call = _previewed(item) or {}
+    given = call.get("arguments")
+    said = [f"{name}={json.dumps(value)}" for name, value in given.items()] if given else []
+    line = f"{item['target']}({', '.join(said)})"
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
+
+
+def _previewed(item: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        preview = json.dumps(json.loads(found["preview"]), indent=2, ensure_ascii=True)
-    except ValueError:
-        preview = repr(found["preview"])
-    common.emit(found, Group(facts(shown), Text("\nexactly this:"), Text(preview)))
+        call = json.loads(item["preview"])
+    except (ValueError, RecursionError):
+        return None
+    return call if isinstance(call, dict) else None

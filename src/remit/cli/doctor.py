@@ -14,7 +14,8 @@ from rich.text import Text
 from remit.app.config import Loaded
 from remit.app.policy_folders import bundle_folders
 from remit.cli.client import ControlClient, UnreachableError
-from remit.cli.common import DEFAULTS, OUT, Common, Exit, printable
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.drawing import printable, put
 from remit.model.errors import RemitError
 
 Finding = tuple[bool, str, str]
@@ -52,7 +53,7 @@ def _findings(common: Common) -> Iterator[Finding]:
 def _say(finding: Finding) -> None:
     ok, what, said = finding
     mark = Text("ok    " if ok else "WRONG ", style="green" if ok else "bold red")
-    OUT.print(mark + Text(f"{printable(what)}: {printable(said)}"))
+    put(mark + Text(f"{printable(what)}: {printable(said)}"))
 
 
 def _guarded(look: Callable[[Loaded], Iterator[Finding]], loaded: Loaded) -> Iterator[Finding]:

@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.cli.common import DEFAULTS, OUT, Common, Exit, printable
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.drawing import printable, put
 from remit.model.errors import ConfigError
 from remit.proof.verify import Verdict, verify_pack
 
@@ -119,7 +120,7 @@ def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAUL
         + (f"{whole} answer all five questions" if running else "all answer all five questions"),
     )
     if running and not common.json:
-        OUT.print(Text(f"open still, so without an end: {printable(', '.join(running))}"))
+        put(Text(f"open still, so without an end: {printable(', '.join(running))}"))
     return Exit.REFUSED if found["items"] else Exit.DONE
 
 

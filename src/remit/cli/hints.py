@@ -12,7 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from remit.cli.client import ControlClient
-from remit.cli.common import ERR, printable
+from remit.cli.drawing import ERR, printable
 from remit.model.errors import RemitError
 
 _SHOWN = 20

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.text import Text
 
 from remit import __version__
 from remit.cli.client import UnreachableError
-from remit.cli.common import ERR, Exit, printable
+from remit.cli.common import Exit
+from remit.cli.drawing import ERR, help_console, printable
 from remit.model.errors import ConfigError, InputError, ProofError, RemitError, UnavailableError
 
 EPILOGUE = (
@@ -25,6 +26,9 @@ app = App(
     help_epilogue=EPILOGUE,
     version=__version__,
     result_action="return_value",
+    default_parameter=Parameter(negative=""),
+    console=help_console(),
+    help_formatter="default" if sys.stdout.isatty() else "plain",
 )
 app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
 

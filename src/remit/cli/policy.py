@@ -8,7 +8,8 @@ from cyclopts import App
 from rich.text import Text
 
 from remit.app.policy_tools import check_bundle, run_cases
-from remit.cli.common import DEFAULTS, Common, Exit, printable
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.drawing import printable
 
 app = App(name="policy", help="Check, test and explain policy.")
 

@@ -21,7 +21,8 @@ from remit.app.config import load
 from remit.app.quickstart import AGENTS, QuickAgent, prepare
 from remit.app.serve import serving
 from remit.cli.client import ControlClient
-from remit.cli.common import DEFAULTS, OUT, Common, Exit
+from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.drawing import OUT, put
 from remit.cli.evidence import words
 from remit.model.errors import ProofError
 from remit.proof.verify import verify_pack
@@ -187,16 +188,16 @@ def _end(house: House, config: Path, shown: Shown, *, once: bool, quiet: bool) -
         sys.stdout.flush()
         return
     for failure in shown.failures:
-        OUT.print(Text(f"went wrong: {failure}", style="bold red"))
+        put(Text(f"went wrong: {failure}", style="bold red"))
     missing = sorted(REFUSALS - shown.refusals)
     if missing:
-        OUT.print(Text(f"never refused by: {', '.join(missing)}", style="bold red"))
-    OUT.print("[bold]look further[/]" if not once else "[bold]done[/]")
-    OUT.print(f"  remit evidence verify {shown.packs[-1]}")
+        put(Text(f"never refused by: {', '.join(missing)}", style="bold red"))
+    put("[bold]look further[/]" if not once else "[bold]done[/]")
+    put(f"  remit evidence verify {shown.packs[-1]}")
     if not once:
-        OUT.print(f"  remit task list --config {config}")
-        OUT.print(f"  remit evidence show --config {config} TASK")
-        OUT.print("serving on; stop with Ctrl-C")
+        put(f"  remit task list --config {config}")
+        put(f"  remit evidence show --config {config} TASK")
+        put("serving on; stop with Ctrl-C")
 
 
 async def _until_interrupted() -> None:
@@ -213,7 +214,7 @@ def _short(reason: str) -> str:
 
 def _say(quiet: bool, what: Any) -> None:  # noqa: FBT001 - read as a word at every call
     if not quiet:
-        OUT.print(what)
+        put(what)
 
 
 class _Nothing:

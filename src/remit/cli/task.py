@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from remit.cli.client import RefusedError
-from remit.cli.common import DEFAULTS, Common, facts
+from remit.cli.common import DEFAULTS, Common
+from remit.cli.drawing import facts
 from remit.cli.hints import instead_of
 from remit.model.errors import ConfigError
 

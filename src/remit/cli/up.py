@@ -10,7 +10,8 @@ import uvloop
 
 from remit.app import logs
 from remit.app.serve import serving
-from remit.cli.common import DEFAULTS, ERR, Common
+from remit.cli.common import DEFAULTS, Common
+from remit.cli.drawing import ERR
 
 
 def up(

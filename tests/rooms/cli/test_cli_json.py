@@ -18,7 +18,7 @@ from remit.app.config import load
 from remit.app.serve import serving
 from remit.cli import gateway
 from remit.cli.client import ControlClient, UnreachableError
-from remit.cli.common import _cell, facts, printable
+from remit.cli.drawing import cell, facts, printable
 from remit.cli.main import COMMANDS, app, json_asked_for, status_of
 from remit.model.errors import InputError
 
@@ -137,6 +137,7 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("task", "complete", task["id"])["state"] == "completed"
     assert run("task", "cancel", listed["items"][0]["id"])["state"] == "cancelled"
     assert run("approvals", "list")["items"] == []
+    assert run("approvals", "list", "--all")["items"] == []
     for tokens in (("approvals", "show"), ("approve",), ("deny",), ("policy", "explain")):
         assert run(*tokens, "none_such", status=1)["error"]["message"]
     assert run("evidence", "show", task["id"])["sealed"] is True
@@ -315,8 +316,8 @@ def test_what_a_terminal_would_obey_is_written_out():
 
 @pytest.mark.parametrize("value", [HOSTILE, [HOSTILE], {"a": HOSTILE}, [{"a": HOSTILE}]])
 def test_no_value_drives_the_terminal_or_the_markup(value: Any):
-    shown = _cell(value).plain
-    assert shown.isprintable()
+    shown = cell(value).plain
+    assert all(line.isprintable() for line in shown.split("\n"))
     assert "[/red]" in shown
     assert facts({HOSTILE: value}).row_count == 1
 

@@ -1,0 +1,184 @@
+"""What people see: words instead of JSON, nothing a pipe has no use for, and no text that drives."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from remit.cli.approvals import _call
+from remit.cli.drawing import arguments, cell, facts, inline, put, schema, table
+from remit.cli.main import status_of
+
+TASK = {
+    "id": "task_1",
+    "state": "open",
+    "capabilities": [
+        {
+            "target": "payments/refund",
+            "action": "call_tool",
+            "args": {
+                "order": {"const": "1234"},
+                "amount": {"type": "number", "maximum": 100},
+                "currency": {"enum": ["usd", "eur"]},
+            },
+            "other_args": False,
+            "approval": "manager",
+        },
+        {"target": "crm/*", "action": "read_resource", "args": {}, "other_args": True},
+    ],
+    "budget": {
+        "calls": 50,
+        "seconds": None,
+        "amounts": [
+            {"name": "usd", "limit": "100", "target": "payments/refund", "argument": "amount"}
+        ],
+    },
+    "spent": {"calls": 3, "seconds": 0.25, "amounts": {"usd": "12.50"}},
+    "label": {"confidentiality": "internal", "trusted": False, "categories": []},
+    "environments": ["dev", "staging"],
+    "closed_at": None,
+}
+
+
+def drawn(what: Any, width: int = 200) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(what)
+    return console.export_text()
+
+
+def test_a_task_is_words_and_not_json():
+    said = drawn(facts(TASK))
+    assert 'payments/refund: order = "1234", amount number ≤ 100' in said
+    assert 'currency one of ("usd", "eur"), approval by manager' in said
+    assert "crm/* (read_resource): any other argument" in said
+    assert "calls 50, usd 100 (amount of payments/refund)" in said
+    assert "calls 3, seconds 0.25, usd 12.50" in said
+    assert "confidentiality internal, trusted no" in said
+    assert "dev, staging" in said
+    assert not re.search(r"[{}\[\]]", said)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (True, "any"),
+        ({}, "any"),
+        ({"const": None}, "= null"),
+        ({"type": "string", "pattern": "^a"}, 'string like "^a"'),
+        ({"minimum": 1, "exclusiveMaximum": 9}, "any ≥ 1 < 9"),
+        ({"const": 1, "type": "number"}, '{"const": 1, "type": "number"}'),
+        ({"anyOf": [{"const": 1}]}, '{"anyOf": [{"const": 1}]}'),
+        (False, "false"),
+    ],
+)
+def test_a_schema_is_short_words_only_where_they_say_all_of_it(wanted: Any, said: str):
+    assert schema(wanted) == said
+
+
+def test_what_is_approved_is_shown_leaf_by_leaf_and_loses_nothing():
+    call = {
+        "arguments": {
+            "to": {"name": "\u0430da", "odd key": [1, {}, [], None, ""]},
+            "a.b": "line\nbreak\u202e",
+        }
+    }
+    said = drawn(arguments(call))
+    for line in (
+        'arguments.to.name .* "\\\\u0430da"',
+        'arguments.to\\["odd key"\\]\\[0\\] .* 1',
+        'arguments.to\\["odd key"\\]\\[1\\] .* {}',
+        'arguments.to\\["odd key"\\]\\[4\\] .* ""',
+        'arguments\\["a.b"\\] .* "line\\\\nbreak\\\\u202e"',
+    ):
+        assert re.search(line, said.replace("  ", "  ")), (line, said)
+    assert "\u202e" not in said
+
+
+def test_an_approval_in_a_list_shows_its_call_on_one_line_of_bounded_length():
+    preview = json.dumps({"arguments": {"amount": 40, "to": "a\nb"}})
+    item = {"target": "payments/refund", "preview": preview}
+    assert _call(item) == 'payments/refund(amount=40, to="a\\nb")'
+    preview = json.dumps({"arguments": {"text": "x" * 500}})
+    assert len(_call({"target": "t", "preview": preview})) == 120
+    for broken in ("", "[]", "[" * 100_000, '{"arguments": null}'):
+        assert _call({"target": "crm/get", "preview": broken}) == "crm/get()"
+
+
+def test_nested_values_stay_on_the_line_of_their_item():
+    assert cell([{"a": 1}, {"b": [2, 3]}]).plain == "a 1\nb 2, 3"
+    assert cell({}).plain == cell([]).plain == cell(None).plain == "-"
+    assert inline([[1, 2], {"x": True}]) == "(1, 2), (x yes)"
+
+
+def test_in_a_pipe_there_is_no_padding_no_colour_no_line_and_no_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    put(table([{"a": "x" * 300, "b": "short"}, {"a": "y", "b": None}], {"a": "a", "b": "b"}))
+    tree = Tree(Text("root", style="bold red"))
+    tree.add("one").add("deep")
+    tree.add("two")
+    put(tree)
+    said = capsys.readouterr().out
+    assert "x" * 300 + "  short\n" in said
+    assert not re.search(r"[ \t]+$|\x1b|[\u2500-\u257f]", said, re.MULTILINE)
+    assert "root\n    one\n        deep\n    two\n" in said
+    monkeypatch.setenv("COLUMNS", "60")
+    put(table([{"a": "y", "b": "z" * 300}], {"a": "a", "b": "b"}))
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def at_terminal(tokens: list[str], columns: int, **environment: str) -> str:
+    """Return what a command writes to a terminal so wide."""
+    pid, screen = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        kept = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "NO_COLOR", "LINES"}}
+        command = [sys.executable, "-m", "remit.cli.main", *tokens]
+        os.execve(sys.executable, command, {**kept, "TERM": "xterm", **environment})
+    said = b""
+    while True:
+        try:
+            chunk = os.read(screen, 65_536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        said += chunk
+    os.close(screen)
+    os.waitpid(pid, 0)
+    return said.decode()
+
+
+def test_at_a_terminal_there_is_colour_unless_it_is_not_wanted_and_lines_fit(tmp_path: Path):
+    config = tmp_path / "remit.toml"
+    config.write_text("")
+    tokens = ["doctor", "--config", str(config)]
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]m", at_terminal(tokens, 100))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", at_terminal(tokens, 100, NO_COLOR="1"))
+    said = at_terminal(["task", "open", "--help"], 60)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert max(len(line) for line in plain.splitlines()) <= 60
+    assert "╭" in plain
+
+
+def test_help_in_a_pipe_is_one_line_for_each_option(capsys: pytest.CaptureFixture[str]):
+    assert status_of(["task", "open", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert not re.search(r"[ \t]+$|[\u2500-\u257f]", said, re.MULTILINE)
+    assert "  --token-only: Print the token and nothing else." in said
+    assert "--no-" not in said
