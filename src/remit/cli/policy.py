@@ -9,7 +9,7 @@ from rich.text import Text
 
 from remit.app.policy_tools import check_bundle, run_cases
 from remit.cli.common import DEFAULTS, Common, Exit
-from remit.cli.drawing import printable
+from remit.cli.drawing import inline, printable
 
 app = App(name="policy", help="Check, test and explain policy.")
 
@@ -66,7 +66,7 @@ def explain(decision: str, *, common: Common = DEFAULTS) -> None:
         if policy["controls"]:
             text.append(f"  controls: {', '.join(policy['controls'])}\n")
         for fact, value in policy["facts"].items():
-            text.append(f"  {fact} = {value}\n", style="dim")
+            text.append(f"  {fact} = {inline(value)}\n", style="dim")
         if source:
             lines = [printable(line.expandtabs()) for line in source.strip().splitlines()]
             text.append("\n" + "\n".join(lines) + "\n", style="green")

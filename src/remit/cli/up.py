@@ -17,6 +17,7 @@ from remit.cli.drawing import ERR
 def up(
     *,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
+    log_format: Literal["auto", "text", "json"] = "auto",
     common: Common = DEFAULTS,
 ) -> None:
     """Start the authority and its gateway, until it is interrupted.
@@ -24,9 +25,12 @@ def up(
     Parameters
     ----------
     log_level
-        The least level that is logged; logs go to standard error, as JSON with --json.
+        The least level that is logged; logs go to standard error.
+    log_format
+        Lines for people, or JSON; where auto, JSON unless standard error is a terminal.
     """
-    logs.set_up(log_level, json=True if common.json else None)
+    chosen = "json" if common.json and log_format == "auto" else log_format
+    logs.set_up(log_level, json=None if chosen == "auto" else chosen == "json")
     loaded = common.loaded()
 
     async def main() -> None:

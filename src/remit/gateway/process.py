@@ -17,11 +17,11 @@ import structlog
 
 from remit.gateway.forward import UnreachableError
 from remit.gateway.options import UpstreamOptions
+from remit.gateway.stderr_log import StderrLog
 
 log = structlog.get_logger()
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
-_LOG_CHARACTERS = 2000
 _LOG_BYTES = 65_536
 
 
@@ -160,11 +160,7 @@ class UpstreamProcess:
     async def _listen(self) -> None:
         """Turn what it says on standard error into log lines."""
         stderr = self._process.stderr
-        held = b""
+        said = StderrLog(self._options.name, self._options.env, asyncio.get_running_loop().time)
         while stderr is not None and (chunk := await stderr.read(_LOG_BYTES)):
-            *lines, held = (held + chunk).split(b"\n")
-            held = held[-_LOG_BYTES:]
-            for line in lines:
-                text = line.decode(errors="replace").strip()[:_LOG_CHARACTERS]
-                if text:
-                    log.info("upstream said", upstream=self._options.name, line=text)
+            said.feed(chunk)
+        said.end()
