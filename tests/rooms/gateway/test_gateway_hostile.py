@@ -45,6 +45,18 @@ REFUSED = {
     ),
     "a number beyond 2^53": (CALL % '{"a":9007199254740993}', -32600),
     "a number too large for a double": (CALL % '{"a":1e999}', -32600),
+    "more digits than a double holds": (
+        CALL % '{"a":0.1000000000000000055511151231257827}',
+        -32600,
+    ),
+    "a whole number that is written as a real": (CALL % '{"a":9007199254740993.0}', -32600),
+    "a number too small for a double": (CALL % '{"a":1e-999999999999999999999}', -32600),
+    "a number of a million digits": (CALL % ('{"a":0.%s}' % ("1" * 500_000)), -32600),
+    "too many arguments": (
+        CALL % ("{" + ",".join(f'"a{n}":1' for n in range(60_000)) + "}"),
+        -32600,
+    ),
+    "too many elements": (CALL % ('{"a":[' + "[]," * 150_000 + "[]]}"), -32600),
     "half a surrogate pair": (CALL % '{"a":"\\ud800"}', -32600),
     "half a surrogate pair in a key": (CALL % '{"\\udc00":1}', -32600),
     "depth 65": (CALL % ('{"a":' * 63 + "1" + "}" * 63), -32600),
