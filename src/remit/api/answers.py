@@ -11,7 +11,8 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.model.errors import InputError, RemitError
+from remit.identity.dpop import challenge
+from remit.model.errors import InputError, RemitError, UnidentifiedError
 
 log = structlog.get_logger()
 
@@ -100,9 +101,12 @@ def guarded(handler: Handler) -> Handler:
 
 def refused(error: RemitError, extra: Mapping[str, object] | None = None) -> Response:
     """Return an error as the control routes write it."""
-    return answer(
+    told = answer(
         {"error": {"code": error.code, "message": _line(str(error)), **(extra or {})}}, error.status
     )
+    if isinstance(error, UnidentifiedError):
+        told.headers["www-authenticate"] = challenge(error)
+    return told
 
 
 def _line(message: str) -> str:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from remit.identity.desk import Identity
+from remit.identity.dpop import InvalidProofError
 from remit.model.errors import RemitError, UnidentifiedError
-from remit.model.subject import Claim, Person, Subject
+from remit.model.subject import Claim, Person, Possession, Subject
 
 OPERATOR = "operator"
 """The role that may change things; the owner on the socket holds every role."""
@@ -48,7 +49,12 @@ class Callers:
         owner = self.owner(request)
         if owner is not None:
             return owner
-        return await self.identity.person(_bearer(request))
+        claim = _claim(request, self.audience)
+        try:
+            return await self.identity.receive_person(claim)
+        except UnidentifiedError as error:
+            await self.identity.refuse(error)
+            raise
 
     async def operator(self, request: Request) -> Person:
         """Return who asks, if that person may change things.
@@ -71,21 +77,38 @@ class Callers:
         owner = self.owner(request)
         if owner is not None:
             return owner
-        token = _bearer(request)
+        claim = _claim(request, self.audience)
         try:
-            return await self.identity.identify(Claim(bearer=token, audience=self.audience))
+            return (await self.identity.receive(claim))[1]
         except UnidentifiedError as not_an_agent:
             try:
-                return await self.identity.person(token)
-            except UnidentifiedError:
-                raise not_an_agent from None
+                return await self.identity.receive_person(claim)
+            except UnidentifiedError as error:
+                told = error if isinstance(error, InvalidProofError) else not_an_agent
+                await self.identity.refuse(told)
+                raise told from None
 
 
-def _bearer(request: Request) -> str:
+def _claim(request: Request, audience: str) -> Claim:
+    """Return what the request presents.
+
+    Raises:
+        UnidentifiedError: there is not exactly one token.
+    """
     values = request.headers.getlist("authorization")
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    if scheme.lower() != "bearer" or not token:
+    if scheme.lower() not in {"bearer", "dpop"} or not token.strip():
         raise UnidentifiedError(
-            "this route wants one `Authorization: Bearer` header with a token of a configured issuer"
+            "this route wants one `Authorization` header, `Bearer` or `DPoP`, with a token of a "
+            "configured issuer"
         )
-    return token.strip()
+    return Claim(
+        bearer=token.strip(),
+        as_dpop=scheme.lower() == "dpop",
+        possession=Possession(
+            proofs=tuple(request.headers.getlist("dpop")),
+            method=request.method,
+            path=request.scope["path"],
+        ),
+        audience=audience,
+    )

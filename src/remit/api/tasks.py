@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +12,8 @@ from starlette.routing import Route
 
 from remit.api.answers import answer, body_of, guarded, limit_of, plain
 from remit.api.callers import Callers, ForbiddenError
-from remit.model.errors import InputError, NotFoundError
+from remit.model.errors import InputError, MandateError, NotFoundError
+from remit.model.record import Context
 from remit.model.subject import Agent, Person, Subject
 from remit.model.task import Task, TaskState
 from remit.spine import Authority, close_task
@@ -24,14 +27,11 @@ def routes(authority: Authority, callers: Callers) -> list[Route]:
         caller = await callers.person_or_agent(request)
         wanted = await body_of(request, dict[str, Any])
         opened_by = _name(caller)
-        asked = wanted.pop("agent", None)
-        name = caller.agent.name if isinstance(caller, Subject) else asked
-        if isinstance(caller, Subject) and asked not in {None, name}:
-            raise ForbiddenError("an agent opens tasks for itself only")
-        agent = _agent(name, authority)
-        opened = await authority.tasks.open(
-            TaskRequest.parse(wanted), agent=agent, opened_by=opened_by
-        )
+        agent = _agent(_for(caller, wanted.pop("agent", None)), authority)
+        async with _recorded(authority):
+            opened = await authority.tasks.open(
+                TaskRequest.parse(wanted), agent=agent, opened_by=opened_by, key=_key(caller)
+            )
         return answer({**view(opened.task), "task_token": opened.token}, 201)
 
     async def listing(request: Request) -> Response:
@@ -46,14 +46,14 @@ def routes(authority: Authority, callers: Callers) -> list[Route]:
             after=request.query_params.get("after"),
         )
         following = tasks[-1].id if len(tasks) >= limit else None
-        return answer({"items": [view(task) for task in tasks], "next": following})
+        shown = [view(task) for task in tasks if _may_see(caller, task, authority)]
+        return answer({"items": shown, "next": following})
 
     async def show(request: Request) -> Response:
-        return answer(view(await _visible(request)))
+        return answer(view((await _visible(request))[1]))
 
     async def close(request: Request) -> Response:
-        task = await _visible(request)
-        caller = await callers.person_or_agent(request)
+        caller, task = await _visible(request)
         endings = {"complete": TaskState.COMPLETED, "cancel": TaskState.CANCELLED}
         verb = request.path_params["verb"]
         if verb not in endings:
@@ -61,13 +61,17 @@ def routes(authority: Authority, callers: Callers) -> list[Route]:
         closed = await close_task(task.id, endings[verb], _name(caller), authority)
         return answer(view(closed))
 
-    async def _visible(request: Request) -> Task:
+    async def _visible(request: Request) -> tuple[Person | Subject, Task]:
+        # Asked once: what proves the caller is used up by that.
         caller = await callers.person_or_agent(request)
         task_id = request.path_params["id"]
         task = await authority.tasks.get(task_id)
-        if isinstance(caller, Subject) and task.mandate.workload != caller.workload:
-            raise NotFoundError(f"there is no task `{task_id}`")
-        return task
+        if isinstance(caller, Subject):
+            if task.mandate.workload != caller.workload:
+                raise NotFoundError(f"there is no task `{task_id}`")
+            async with _recorded(authority):
+                authority.tasks.require_key(task, caller)
+        return caller, task
 
     async def templates(request: Request) -> Response:
         await callers.person(request)
@@ -101,6 +105,7 @@ def view(task: Task) -> dict[str, Any]:
         "closed_at": task.closed_at.isoformat() if task.closed_at else None,
         "closed_by": task.closed_by,
         "mandate": task.mandate_digest,
+        "key": task.key,
         "environments": [each.value for each in mandate.environments],
         "data_ceiling": mandate.data_ceiling.word,
         "capabilities": plain(mandate.capabilities),
@@ -114,8 +119,42 @@ def view(task: Task) -> dict[str, Any]:
     }
 
 
+@contextlib.asynccontextmanager
+async def _recorded(authority: Authority) -> AsyncIterator[None]:
+    """Leave a record of an agent's task that is refused here, durable before it is told."""
+    try:
+        yield
+    except MandateError as error:
+        authority.evidence.stage(error.record(), Context())
+        await authority.evidence.barrier()
+        raise
+
+
+def _may_see(caller: Person | Subject, task: Task, authority: Authority) -> bool:
+    if isinstance(caller, Person):
+        return True
+    try:
+        authority.tasks.require_key(task, caller)
+    except MandateError:
+        return False
+    return True
+
+
 def _name(caller: Person | Subject) -> str:
     return str(caller.workload) if isinstance(caller, Subject) else caller.id
+
+
+def _for(caller: Person | Subject, asked: object) -> object:
+    """Return the name of the agent that a task is opened for."""
+    if not isinstance(caller, Subject):
+        return asked
+    if asked not in {None, caller.agent.name}:
+        raise ForbiddenError("an agent opens tasks for itself only")
+    return caller.agent.name
+
+
+def _key(caller: Person | Subject) -> str | None:
+    return caller.key if isinstance(caller, Subject) else None
 
 
 def _agent(name: object, authority: Authority) -> Agent:

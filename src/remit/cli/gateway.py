@@ -12,6 +12,7 @@ from remit.cli.common import DEFAULTS, Common
 from remit.gateway.bridge import bridge
 from remit.identity.workload_api.client import WorkloadClient
 from remit.model.errors import ConfigError
+from remit.proof.dpop import ProofKey
 
 app = App(name="gateway", help="Reach the gateway from clients that start a process.")
 
@@ -37,14 +38,19 @@ def stdio(*, upstream: str, common: Common = DEFAULTS) -> None:
     if not endpoint.startswith("unix:"):
         raise ConfigError("SPIFFE_ENDPOINT_SOCKET is not a unix: address")
 
+    key = ProofKey.generate()
+
     async def main() -> None:
         async with WorkloadClient(endpoint) as workload:
 
             async def token() -> str:
-                return await workload.fetch_jwt_svid(audience)
+                return await workload.fetch_jwt_svid(audience, key=key.thumbprint)
 
             await bridge(
-                f"{url}/mcp/{upstream}", token=token, task_token=os.environ.get("REMIT_TASK")
+                f"{url}/mcp/{upstream}",
+                token=token,
+                task_token=os.environ.get("REMIT_TASK"),
+                key=key,
             )
 
     asyncio.run(main())

@@ -1,7 +1,8 @@
 """Standard input and output in front, the gateway's HTTP behind: for clients that start a process.
 
-The bridge holds no secret of its own: it asks for an identity whenever it needs one, adds it to
-each request, and never prints it. It is a client like any other to the gateway, which trusts it no
+The bridge keeps no secret: it asks for an identity whenever it needs one, adds it to each request,
+and never prints it. With each it proves that it holds a key, made at its start and never written
+anywhere, so that what it sends is of no use to whoever captures it (RFC 9449). It is a client like any other to the gateway, which trusts it no
 further; so what it adds to a message (the 2026 era's routing headers) is checked there.
 """
 
@@ -23,6 +24,7 @@ from remit.gateway.messages import GOVERNED, INTERNAL_ERROR, PARSE_ERROR, Reques
 from remit.gateway.options import MEBIBYTE
 from remit.gateway.sse import EventReader
 from remit.model.errors import RemitError, UpstreamError
+from remit.proof.dpop import ProofKey
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ async def bridge(
     *,
     token: Token,
     task_token: str | None = None,
+    key: ProofKey | None = None,
     reader: Reader | None = None,
     write: Write | None = None,
 ) -> None:
@@ -63,11 +66,13 @@ async def bridge(
         url: the gateway's endpoint, ``https://…/mcp/<upstream>``.
         token: returns the workload's current token; called for every request.
         task_token: sent as ``Remit-Task`` where there is one.
+        key: proves each request; where the tokens are bound to a key, it is this one.
         reader: instead of standard input.
         write: instead of standard output; gets whole lines.
     """
     lines = reader or await _standard_input()
-    made = _Bridge(url, token, task_token, write or _writer(sys.stdout.buffer))
+    key = key or ProofKey.generate()
+    made = _Bridge(url, token, task_token, key, write or _writer(sys.stdout.buffer))
     try:
         while line := await lines.readline():
             if line.strip():
@@ -78,10 +83,13 @@ async def bridge(
 
 
 class _Bridge:
-    def __init__(self, url: str, token: Token, task_token: str | None, write: Write) -> None:
+    def __init__(
+        self, url: str, token: Token, task_token: str | None, key: ProofKey, write: Write
+    ) -> None:
         self._url = url
         self._token = token
         self._task_token = task_token
+        self._key = key
         self._write = write
         self._session_id: str | None = None
         self._version: str | None = None
@@ -140,7 +148,7 @@ class _Bridge:
         if self._session_id is not None:
             try:
                 async with asyncio.timeout(_END_SECONDS):
-                    headers = await self._headers({})
+                    headers = await self._headers("DELETE", {})
                     async with self._http.delete(self._url, headers=headers):
                         pass
             except (aiohttp.ClientError, TimeoutError, RemitError, OSError):
@@ -162,9 +170,11 @@ class _Bridge:
                 headers |= _param_headers(schema, arguments)
         return headers
 
-    async def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
+    async def _headers(self, http_method: str, more: Mapping[str, str]) -> dict[str, str]:
+        token = await self._token()
         headers = {
-            "authorization": f"Bearer {await self._token()}",
+            "authorization": f"DPoP {token}",
+            "dpop": self._key.prove(http_method, self._url, token),
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
         }
@@ -201,7 +211,7 @@ class _Bridge:
     async def _post(
         self, line: bytes, more: Mapping[str, str], method: Any, request_id: RequestId | None
     ) -> None:
-        headers = await self._headers(more)
+        headers = await self._headers("POST", more)
         async with self._http.post(self._url, data=line, headers=headers) as got:
             if request_id is None:
                 if method == "notifications/initialized" and self._session_id is not None:
@@ -237,7 +247,7 @@ class _Bridge:
         """Keep the session's stream of what belongs to no request (2025 era)."""
         while True:
             try:
-                headers = await self._headers({"accept": "text/event-stream"})
+                headers = await self._headers("GET", {"accept": "text/event-stream"})
                 async with self._http.get(self._url, headers=headers) as got:
                     if not got.ok or got.content_type != "text/event-stream":
                         return

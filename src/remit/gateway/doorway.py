@@ -10,9 +10,12 @@ import msgspec
 from remit.gateway.options import GatewayOptions
 from remit.gateway.upstream import Upstream
 from remit.gateway.wire import Head, ProtocolError
+from remit.identity.dpop import challenge as challenge_of
+from remit.identity.jose import ALGORITHMS
 from remit.model.errors import MandateError, RemitError, UnidentifiedError
 from remit.model.record import Context
-from remit.model.subject import Claim, Subject
+from remit.model.subject import Claim, Possession, Subject
+from remit.model.task import Task
 from remit.spine import Authority
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -73,22 +76,28 @@ def _listed(value: str, allowed: tuple[str, ...]) -> bool:
 
 
 def claim_of(head: Head, certificate: bytes | None, options: GatewayOptions) -> Claim:
-    """Return what the caller presented: a bearer token or a client certificate, and a task token.
+    """Return what the caller presented: a token or a client certificate, a task token, a proof.
 
     Raises:
-        UnidentifiedError: neither was presented, or the header is no bearer token.
+        UnidentifiedError: neither was presented, or the header holds no token of a known scheme.
     """
     header = head.one(b"authorization")
-    bearer = None
+    bearer, scheme = None, ""
     if header is not None:
         scheme, _, bearer = header.partition(" ")
         bearer = bearer.strip()
-        if scheme.lower() != "bearer" or not bearer:
-            raise UnidentifiedError("the authorization header holds no bearer token")
+        if scheme.lower() not in {"bearer", "dpop"} or not bearer:
+            raise UnidentifiedError("the authorization header holds no bearer or dpop token")
     elif certificate is None:
         raise UnidentifiedError("no identity was presented: send a bearer token")
     return Claim(
         bearer=bearer,
+        as_dpop=scheme.lower() == "dpop",
+        possession=Possession(
+            proofs=tuple(v.decode("latin-1") for k, v in head.headers if k == b"dpop"),
+            method=head.method,
+            path=head.path,
+        ),
         certificate=certificate,
         task_token=head.one(b"remit-task"),
         session=head.session,
@@ -110,15 +119,17 @@ def certificate_of(scope: Any) -> bytes | None:
     return None
 
 
-async def identify(claim: Claim, authority: Authority) -> Subject:
-    """Return who calls; an identity that does not hold leaves a record.
+async def identify(claim: Claim, authority: Authority) -> tuple[Claim, Subject]:
+    """Return who calls, and the claim as it holds for the rest of this request.
+
+    An identity, or a proof of possession, that does not hold leaves a record.
 
     Raises:
         UnidentifiedError: it does not hold.
         EvidenceError: the refusal could not be recorded.
     """
     try:
-        return await authority.identity.identify(claim)
+        return await authority.identity.receive(claim)
     except UnidentifiedError as error:
         authority.evidence.stage(error.record(), Context())
         await authority.evidence.barrier()
@@ -134,8 +145,18 @@ async def task_of(claim: Claim, subject: Subject, authority: Authority) -> str |
     """
     if claim.task_token is None:
         return None
+    return (await admit(claim, subject, authority)).id
+
+
+async def admit(claim: Claim, subject: Subject, authority: Authority) -> Task:
+    """Return the claim's task where no call follows that would record the refusal.
+
+    Raises:
+        MandateError: the claim's task token admits nothing; this leaves a record.
+        EvidenceError: the refusal could not be recorded.
+    """
     try:
-        return (await authority.tasks.admit(claim, subject)).id
+        return await authority.tasks.admit(claim, subject)
     except MandateError as error:
         authority.evidence.stage(error.record(), Context())
         await authority.evidence.barrier()
@@ -149,10 +170,10 @@ def origin_of(head: Head, scope: Any, options: GatewayOptions) -> str:
     return f"{scope.get('scheme', 'http')}://{head.one(b'host')}"
 
 
-def challenge(origin: str, upstream: str, *, presented: bool) -> str:
+def challenge(error: UnidentifiedError, origin: str, upstream: str, *, presented: bool) -> str:
     """Return the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1)."""
-    error = ' error="invalid_token",' if presented else ""
-    return f'Bearer{error} resource_metadata="{origin}{WELL_KNOWN}/mcp/{upstream}"'
+    where = f'resource_metadata="{origin}{WELL_KNOWN}/mcp/{upstream}"'
+    return challenge_of(error, where, invalid=presented)
 
 
 def metadata(origin: str, upstream: str, options: GatewayOptions) -> bytes:
@@ -161,6 +182,7 @@ def metadata(origin: str, upstream: str, options: GatewayOptions) -> bytes:
         "resource": f"{origin}/mcp/{upstream}",
         "resource_name": f"Remit gateway to {upstream}",
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": sorted(ALGORITHMS),
     }
     if options.authorization_servers:
         document["authorization_servers"] = list(options.authorization_servers)

@@ -159,7 +159,7 @@ class Gateway:
         presented = head.one(b"authorization") is not None
         try:
             claim = claim_of(head, certificate_of(scope), self.house.options)
-            subject = await identify(claim, self.house.authority)
+            claim, subject = await identify(claim, self.house.authority)
             upstream = self.house.upstreams.get(name)
             if upstream is None:
                 raise NotFoundError("there is no such upstream")
@@ -169,7 +169,8 @@ class Gateway:
             if reply.started:
                 raise
             origin = origin_of(head, scope, self.house.options)
-            header = challenge(origin, name, presented=presented).encode("latin-1", "replace")
+            told = challenge(error, origin, name, presented=presented)
+            header = told.encode("latin-1", "replace")
             body = rpc_error(None, error.status, str(error))
             await reply.whole(401, [*JSON, (b"www-authenticate", header)], body)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from remit.gateway import own_tools
-from remit.gateway.doorway import Visit
+from remit.gateway.doorway import Visit, admit
 from remit.gateway.house import House
 from remit.gateway.messages import peek
 from remit.gateway.relay import Held
@@ -102,7 +102,7 @@ async def _allowed(
     accepted = [tool for tool in tools if tool.state is ToolState.ACCEPTED]
     claim = own_tools.with_current(claim, subject, authority.tasks)
     if claim.task_token is not None:
-        task = await authority.tasks.admit(claim, subject)
+        task = await admit(claim, subject, authority)
         return frozenset(t.target for t in authority.policy.would_list(subject, task, accepted))
     bounds = _gateway_templates(subject.agent, authority.tasks.templates)
     return frozenset(

@@ -4,7 +4,9 @@ They are offered to an agent whose operator gave it ``gateway_templates``, unles
 its task itself (``Remit-Task``). The task that ``remit_begin_task`` opens becomes the *current* one
 of the calling workload: the binding is kept in the authority, by SPIFFE ID, so that no token ever
 enters the model's context. It holds for every upstream the workload calls and in both protocol
-eras (2026-07-28 has no session it could hang on); a workload has one current task at a time.
+eras (2026-07-28 has no session it could hang on); a workload has one current task at a time. A task
+that was begun with a proof of possession is bound to its key, so that the workload's identity alone,
+captured and sent again, does not find it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from remit.gateway.doorway import admit
 from remit.gateway.house import House
 from remit.gateway.refusals import refusal, tool_result
 from remit.gateway.reply import Reply
@@ -25,6 +28,7 @@ from remit.model.mandate import Template
 from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Task, TaskState
 from remit.tasks.desk import TaskDesk
+from remit.tasks.possession import key_of
 from remit.tasks.request import TaskRequest
 
 BEGIN = "remit_begin_task"
@@ -142,6 +146,7 @@ async def _begin(
         ),
         agent=agent,
         opened_by=owner,
+        key=key_of(subject),
     )
     tasks.bind_current(owner, opened.task.id)
     text, told = _status(opened.task)
@@ -161,7 +166,7 @@ async def _current(house: House, subject: Subject) -> Task:
     token = tasks.current(str(subject.workload))
     if token is None:
         raise MandateError(f"no task is open; begin one with {BEGIN}")
-    return await tasks.admit(Claim(task_token=token), subject)
+    return await admit(Claim(task_token=token), subject, house.authority)
 
 
 def _status(task: Task) -> tuple[str, dict[str, Any]]:

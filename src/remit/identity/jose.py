@@ -6,8 +6,9 @@ The rules it enforces, on top of joserfc's own:
 - header and payload are JSON objects without duplicate keys, NaN or deep nesting;
 - the algorithm comes from an allow-list of asymmetric ones and has to fit the key's type and
   curve, so ``none``, an HMAC over a public key and a wrong curve all end here (RFC 8725 3.1, 3.2);
-- ``crit`` and ``b64`` are refused; ``jwk``, ``jku``, ``x5u`` and ``x5c`` are never looked at, keys
-  come only from where the operator pointed (RFC 8725 3.10).
+- ``crit`` and ``b64`` are refused; ``jwk``, ``jku``, ``x5u`` and ``x5c`` are never looked at here,
+  keys come only from where the operator pointed (RFC 8725 3.10). A proof of possession alone names
+  its own key: see ``dpop.py``.
 
 No message says anything of a token but the names of algorithms, headers and claims.
 """

@@ -85,10 +85,30 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Possession:
+    """The ``DPoP`` headers of one request, not yet believed, and what they have to speak of.
+
+    ``path`` is the request's own; the rest of its address is what the authority was told it has.
+    """
+
+    proofs: tuple[str, ...] = field(default=(), repr=False)
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a caller presented, not yet believed. Never recorded, never logged."""
+    """What a caller presented, not yet believed. Never recorded, never logged.
+
+    ``key`` is the thumbprint of the key that the sender was shown to hold: the word of the identity
+    desk, which took ``possession`` for it once. ``as_dpop`` says that the token came under the
+    scheme ``DPoP`` and not ``Bearer``.
+    """
 
     bearer: str | None = field(default=None, repr=False)
+    as_dpop: bool = False
+    possession: Possession | None = None
+    key: str | None = None
     certificate: bytes | None = field(default=None, repr=False)
     task_token: str | None = field(default=None, repr=False)
     session: str | None = field(default=None, repr=False)
@@ -101,6 +121,8 @@ class Subject:
 
     ``method`` is how it was proven: ``jwt-svid``, ``x509-svid`` or ``oidc``. ``credential`` is the
     SHA-256 of the presented token or certificate (hex), so that evidence can tell two apart.
+    ``key`` is the thumbprint of the key whose possession was shown with this request (RFC 9449),
+    if any; ``bound`` says that the presented identity itself is good with that key only.
     """
 
     workload: SpiffeId
@@ -109,9 +131,11 @@ class Subject:
     issuer: str
     credential: str
     expires_at: datetime
+    key: str | None = None
+    bound: bool = False
 
     def record(self) -> Step:
-        """Return the identity that was asserted and proven."""
+        """Return the identity that was asserted and proven, and whether by holding a key."""
         return Step(
             kind="call.identified",
             body={
@@ -123,6 +147,8 @@ class Subject:
                 "issuer": self.issuer,
                 "credential": f"sha256:{self.credential}",
                 "expires_at": self.expires_at.isoformat(),
+                "proof": None if self.key is None else "dpop",
+                "key": self.key,
             },
         )
 

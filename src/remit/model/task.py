@@ -10,6 +10,9 @@ from remit.model.label import Label
 from remit.model.mandate import Mandate, Spent, Template
 from remit.model.record import Step
 
+OWN_KEY = "own"
+"""What a task is bound to whose agent's identity is bound itself: that identity's own key."""
+
 
 class TaskState(StrEnum):
     """Open is the only state in which a task admits a call."""
@@ -25,7 +28,9 @@ class Task:
     """A task as it stands.
 
     ``signed_mandate`` is the mandate's compact JWS; ``mandate_digest`` is the SHA-256 of those
-    bytes (``sha256:<hex>``). ``template`` is the upper bound in force now.
+    bytes (``sha256:<hex>``). ``template`` is the upper bound in force now. ``key`` is the thumbprint
+    (RFC 7638) of the key that the agent has to hold, or ``OWN_KEY``; None where the task is bound to
+    its workload only.
     """
 
     mandate: Mandate
@@ -37,6 +42,7 @@ class Task:
     label: Label = field(default_factory=Label)
     closed_at: datetime | None = None
     closed_by: str | None = None
+    key: str | None = None
 
     @property
     def id(self) -> str:

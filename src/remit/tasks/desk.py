@@ -42,9 +42,10 @@ from remit.tasks.mandates import (
     to_claims,
 )
 from remit.tasks.ports import Clock, Signer, TaskStore
+from remit.tasks.possession import key_asked, key_of, require_key
 from remit.tasks.request import Opened, TaskRequest
 from remit.tasks.sessions import Sessions
-from remit.tasks.steps import ended, opened
+from remit.tasks.steps import bound, ended, opened
 from remit.tasks.templates import withdrawn
 from remit.tasks.token import issue_token, read_token
 
@@ -69,6 +70,7 @@ class TaskDesk:
         randomness: Callable[[int], bytes] = secrets.token_bytes,
         close_wait_seconds: float = 10.0,
         max_open_per_agent: int = 1000,
+        require_proof: bool = False,
     ) -> None:
         self._store = store
         self._signer = signer
@@ -78,6 +80,7 @@ class TaskDesk:
         self._randomness = randomness
         self._close_wait_seconds = close_wait_seconds
         self._max_open = max_open_per_agent
+        self._require_proof = require_proof
         self._open: dict[str, LiveTask] = {}
         self._late: dict[str, LiveTask] = {}
         self._endings: set[asyncio.Future[Task]] = set()
@@ -100,16 +103,23 @@ class TaskDesk:
                 return
             after = page[-1].id
 
-    async def open(self, request: TaskRequest, *, agent: Agent, opened_by: str) -> Opened:
+    async def open(
+        self, request: TaskRequest, *, agent: Agent, opened_by: str, key: str | None = None
+    ) -> Opened:
         """Open a task for ``agent``: recorded and durable when this returns.
 
+        ``key`` is what the agent showed possession of, where it is the one who asks.
+
         Raises:
-            MandateError: the agent may not open tasks under this template, or not for that person.
+            MandateError: the agent may not open tasks under this template, or not for that person,
+                or does not show a key where it has to.
             InputError: the request asks for more than the template has, or is too large.
             EvidenceError: it could not be made durable; no task was opened.
         """
         template = opening.template_for(request, agent, self._templates)
         on_behalf_of = opening.beneficiary(request, agent, opened_by)
+        by_agent = opened_by == str(agent.spiffe_id)
+        key = key_asked(request, key, required=by_agent and self._require_proof)
         self._require_room(agent)
         now = self._clock()
         task_id = new_id("task", now, self._randomness(_ID_BYTES))
@@ -132,9 +142,10 @@ class TaskDesk:
             template=template,
             signed_mandate=signed,
             mandate_digest=digest_of(signed),
+            key=key,
         )
         live = LiveTask(task)
-        live.token = issue_token(self._signer, task, request.confirmation)
+        live.token = issue_token(self._signer, task)
         self._open[task.id] = live
         try:
             self._recorder.stage(opened(task, salt, request.prompt), Context(task=task.id))
@@ -149,9 +160,11 @@ class TaskDesk:
     async def admit(self, claim: Claim, subject: Subject) -> Task:
         """Return the open task whose token the claim carries.
 
+        A task that is bound to no key yet is bound to the one that the subject shows.
+
         Raises:
-            MandateError: no token, one that does not hold, another workload's, or one of a task
-                that is not open.
+            MandateError: no token, one that does not hold, another workload's, one of a task that
+                is not open, or of one whose key the subject does not show.
         """
         if claim.task_token is None:
             raise MandateError(
@@ -171,7 +184,26 @@ class TaskDesk:
             raise MandateError(await self._why_not(token.task))
         if live.task.mandate.workload != subject.workload:
             raise MandateError("the task is another workload's")
+        if token.key is not None and token.key != live.task.key:
+            raise MandateError("the task token is bound to another key than its task")
+        self.require_key(live.task, subject)
+        self._bind(live, subject)
         return live.task
+
+    def require_key(self, task: Task, subject: Subject) -> None:
+        """Raise unless the subject shows the key that the task is bound to.
+
+        Raises:
+            MandateError: it shows none, or another.
+        """
+        require_key(task, subject, required=self._require_proof)
+
+    def _bind(self, live: LiveTask, subject: Subject) -> None:
+        if live.task.key is None and subject.key is not None:
+            live.task = replace(live.task, key=key_of(subject))
+            live.token = None
+            self._recorder.stage(bound(live.task), Context(task=live.task.id))
+            self._store.put(live.task)
 
     def bind_current(self, session_key: str, task_id: str) -> None:
         """Make a task the current one of a plain MCP client's session.
@@ -189,7 +221,7 @@ class TaskDesk:
         if live is None or live.ending:
             return None
         if live.token is None:
-            live.token = issue_token(self._signer, live.task, None)
+            live.token = issue_token(self._signer, live.task)
         return live.token
 
     def measure(self, task: Task, call: Call) -> Bounds:

@@ -16,6 +16,7 @@ from remit.model.label import Confidentiality
 from remit.model.mandate import Budget, Capability
 from remit.model.subject import Environment
 from remit.model.task import Task
+from remit.proof.dpop import is_thumbprint
 from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, Keys
 
 MAX_PROMPT_BYTES = 262_144
@@ -40,8 +41,8 @@ class TaskRequest:
 
     ``budget`` holds calls, seconds and amounts with their sources; ``amount_limits`` lowers amounts
     that the template already counts. ``on_behalf_of`` None means the agent's owner.
-    ``confirmation`` is the ``cnf`` claim (RFC 7800) the task token is to carry. ``prompt`` is
-    sensitive: it goes to the vault, and only its salted digest into the mandate.
+    ``key`` is the thumbprint of the key that the task is to be bound to. ``prompt`` is sensitive: it
+    goes to the vault, and only its salted digest into the mandate.
     """
 
     template: str
@@ -55,7 +56,7 @@ class TaskRequest:
     budget: Budget = field(default_factory=Budget)
     amount_limits: Mapping[str, Decimal] = field(default_factory=dict)
     expires_seconds: int | None = None
-    confirmation: Mapping[str, Any] | None = None
+    key: str | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> TaskRequest:
@@ -72,8 +73,8 @@ class TaskRequest:
         if prompt is not None and not (isinstance(prompt, str) and _fits(prompt)):
             keys.fail("prompt", f"is not a text of at most {MAX_PROMPT_BYTES} bytes")
         confirmation = data.get("confirmation")
-        if confirmation is not None and not isinstance(confirmation, Mapping):
-            keys.fail("confirmation", "is not a table (a `cnf` claim)")
+        if confirmation is not None and not _is_confirmation(confirmation):
+            keys.fail("confirmation", 'is not `{ jkt = "…" }`, the SHA-256 thumbprint of a key')
         budget = keys.below("budget", data.get("budget", {}))
         budget.only("calls", "seconds", "amount")
         counted, limits = budget.below("amount", budget.data.get("amount", {})).amounts()
@@ -93,7 +94,7 @@ class TaskRequest:
             ),
             amount_limits=limits,
             expires_seconds=keys.whole("expires_seconds", most=MAX_SECONDS),
-            confirmation=confirmation,
+            key=None if confirmation is None else confirmation["jkt"],
         )
 
 
@@ -103,6 +104,11 @@ class Opened:
 
     task: Task
     token: str = field(repr=False)
+
+
+def _is_confirmation(value: object) -> bool:
+    """Return whether it is a ``cnf`` claim (RFC 7800) that we can hold a request against."""
+    return isinstance(value, Mapping) and value.keys() == {"jkt"} and is_thumbprint(value["jkt"])
 
 
 def _fits(prompt: str) -> bool:

@@ -25,9 +25,15 @@ def opened(task: Task, salt: bytes, prompt: str | None) -> Step:
             "opened_by": mandate.opened_by,
             "prompt": mandate.prompt,
             "expires_at": mandate.expires_at.isoformat(),
+            "key": task.key,
         },
         payloads=() if prompt is None else (Payload("prompt", kept.encode()),),
     )
+
+
+def bound(task: Task) -> Step:
+    """Return the binding of a task to the first key that was shown under it."""
+    return Step(kind="task.bound", body={"mandate": task.mandate_digest, "key": task.key})
 
 
 def ended(task: Task) -> Step:

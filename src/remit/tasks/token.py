@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from remit.model.errors import UnidentifiedError
 from remit.model.record import Json
-from remit.model.task import Task
+from remit.model.task import OWN_KEY, Task
 from remit.tasks.ports import Signer
 
 TOKEN_TYP = "remit-task+jwt"  # noqa: S105 - a media type, not a secret
@@ -20,13 +20,14 @@ AUDIENCE = "remit"
 
 @dataclass(frozen=True, slots=True)
 class TaskToken:
-    """A token that this authority signed: its task, and the workload it is for."""
+    """A token that this authority signed: its task, the workload it is for, and the key if any."""
 
     task: str
     workload: str
+    key: str | None
 
 
-def issue_token(signer: Signer, task: Task, confirmation: Mapping[str, Json] | None) -> str:
+def issue_token(signer: Signer, task: Task) -> str:
     """Return a token for a task's own workload, until the task expires."""
     mandate = task.mandate
     claims: dict[str, Json] = {
@@ -37,8 +38,8 @@ def issue_token(signer: Signer, task: Task, confirmation: Mapping[str, Json] | N
         "iat": int(mandate.issued_at.timestamp()),
         "exp": int(mandate.expires_at.timestamp()),
     }
-    if confirmation is not None:
-        claims["cnf"] = dict(confirmation)
+    if task.key is not None and task.key != OWN_KEY:
+        claims["cnf"] = {"jkt": task.key}
     return signer.sign(claims, typ=TOKEN_TYP)
 
 
@@ -54,4 +55,15 @@ def read_token(signer: Signer, token: str) -> TaskToken:
         raise UnidentifiedError("the task token lacks a claim")
     if claims.get("iss") != f"spiffe://{signer.name}":
         raise UnidentifiedError("the task token is another authority's")
-    return TaskToken(task, workload)
+    return TaskToken(task, workload, _key(claims))
+
+
+def _key(claims: Mapping[str, Json]) -> str | None:
+    """Return the thumbprint of the key that the token is bound to."""
+    if "cnf" not in claims:
+        return None
+    binding = claims["cnf"]
+    key = binding.get("jkt") if isinstance(binding, Mapping) and len(binding) == 1 else None
+    if not isinstance(key, str):
+        raise UnidentifiedError("the task token is bound in a way that remit cannot check")
+    return key

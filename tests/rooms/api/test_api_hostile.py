@@ -26,7 +26,7 @@ from remit.api.unrouted import app_of
 from remit.app.config import load
 from remit.app.serve import serving
 from remit.model.errors import UnidentifiedError
-from remit.model.subject import Person
+from remit.model.subject import Claim, Person
 
 PEOPLE = {
     "operator": Person(id="user:ada", method="oidc", roles=("operator",)),
@@ -38,10 +38,13 @@ PEOPLE = {
 class People:
     """An identity desk that knows people by name; agents have no way in here."""
 
-    async def person(self, token: str) -> Person:
-        if token not in PEOPLE:
+    async def receive_person(self, claim: Claim) -> Person:
+        if claim.bearer not in PEOPLE:
             raise UnidentifiedError("the token is not from an issuer that remit was told of")
-        return PEOPLE[token]
+        return PEOPLE[claim.bearer]
+
+    async def refuse(self, error: UnidentifiedError) -> None:
+        assert error.status == 401
 
 
 CALLERS = Callers(identity=People(), owner=lambda request: None, audience="remit")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from remit.identity.workload_api import workload_pb2 as pb
-from remit.identity.workload_api.service import SECURITY_HEADER, SERVICE
+from remit.identity.workload_api.service import KEY_HEADER, SECURITY_HEADER, SERVICE
 from remit.model.errors import ConfigError, InputError, UnavailableError, UnidentifiedError
 
 _METADATA = {SECURITY_HEADER: "true"}
@@ -62,8 +62,12 @@ class WorkloadClient:
             self._channel.close()
             self._channel = None
 
-    async def fetch_jwt_svid(self, audience: str | Sequence[str], *, spiffe_id: str = "") -> str:
+    async def fetch_jwt_svid(
+        self, audience: str | Sequence[str], *, spiffe_id: str = "", key: str | None = None
+    ) -> str:
         """Return a JWT-SVID for ``audience``, in compact form.
+
+        ``key`` is the thumbprint of a key of this process, which the JWT-SVID is to be bound to.
 
         Raises:
             UnidentifiedError: this process has no identity.
@@ -76,7 +80,8 @@ class WorkloadClient:
         )
         request = pb.JWTSVIDRequest(audience=audiences, spiffe_id=spiffe_id)
         async with _our_errors():
-            reply = await method(request, timeout=self._seconds, metadata=_METADATA)
+            metadata = _METADATA if key is None else {**_METADATA, KEY_HEADER: key}
+            reply = await method(request, timeout=self._seconds, metadata=metadata)
         if not reply.svids:
             raise UnidentifiedError("the authority issued no identity")
         return str(reply.svids[0].svid)

@@ -40,8 +40,14 @@ class Issuer(Protocol):
         """The trust domain."""
         ...
 
-    def issue_jwt_svid(self, spiffe_id: SpiffeId, audiences: Sequence[str]) -> str:
-        """Return a JWT-SVID in compact form."""
+    def issue_jwt_svid(
+        self,
+        spiffe_id: SpiffeId,
+        audiences: Sequence[str],
+        *,
+        extra: Mapping[str, Json] | None = None,
+    ) -> str:
+        """Return a JWT-SVID in compact form, with further claims."""
         ...
 
     def issue_x509_svid(self, spiffe_id: SpiffeId) -> IssuedX509:

@@ -33,10 +33,15 @@ from remit.identity.workload_api.ports import (
     x509_authorities,
 )
 from remit.model.errors import UnidentifiedError
+from remit.model.record import Json
 from remit.model.subject import SpiffeId
+from remit.proof.dpop import is_thumbprint
 
 SERVICE = "/SpiffeWorkloadAPI/"
 SECURITY_HEADER = "workload.spiffe.io"
+KEY_HEADER = "remit-key"
+"""Names a key of the process, by its RFC 7638 thumbprint: the JWT-SVID is then good with that key only
+(``cnf.jkt``). Ours; a Workload API that does not know it issues a JWT-SVID that is not bound."""
 _MAX_AUDIENCES = 16
 _MAX_AUDIENCE_BYTES = 2048
 
@@ -146,8 +151,9 @@ class Service:
             held = tuple(one for one in held if str(one) == request.spiffe_id)
             if not held:
                 raise UnidentifiedError("the identity asked for is not this process's")
+        issuer, extra = self._desk.issuer, _confirmation(stream)
         svids = [
-            pb.JWTSVID(spiffe_id=str(one), svid=self._desk.issuer.issue_jwt_svid(one, audiences))
+            pb.JWTSVID(spiffe_id=str(one), svid=issuer.issue_jwt_svid(one, audiences, extra=extra))
             for one in held
         ]
         await self._send(stream, pb.JWTSVIDResponse(svids=svids))
@@ -296,6 +302,16 @@ async def _pause(changed: asyncio.Event, seconds: float) -> None:
             await changed.wait()
     except TimeoutError:
         return
+
+
+def _confirmation(stream: _AnyStream) -> Mapping[str, Json] | None:
+    """Return the claim that binds a JWT-SVID to the key that the request names, if it names one."""
+    named = [] if stream.metadata is None else stream.metadata.getall(KEY_HEADER, [])
+    if not named:
+        return None
+    if len(named) > 1 or not is_thumbprint(named[0]):
+        raise _invalid(f"the metadata `{KEY_HEADER}` is not one SHA-256 thumbprint of a key")
+    return {"cnf": {"jkt": str(named[0])}}
 
 
 def _invalid(sentence: str) -> GRPCError:

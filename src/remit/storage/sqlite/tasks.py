@@ -45,6 +45,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[str, ...]
     closed_at: datetime | None
     closed_by: str | None
+    key: str | None = None
 
 
 class SqliteTasks:
@@ -113,6 +114,7 @@ def _written(task: Task) -> _Document:
         categories=tuple(sorted(task.label.categories)),
         closed_at=task.closed_at,
         closed_by=task.closed_by,
+        key=task.key,
     )
 
 
@@ -139,4 +141,5 @@ def _read(data: bytes) -> Task:
         ),
         closed_at=document.closed_at,
         closed_by=document.closed_by,
+        key=document.key,
     )
