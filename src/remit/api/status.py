@@ -1,4 +1,4 @@
-"""Routes that say how the authority stands: keys, log, policy, leases."""
+"""Routes that say how the authority stands: keys, log, policy."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api.answers import answer, guarded, plain
+from remit.api.answers import answer, guarded
 from remit.api.callers import Callers
-from remit.credentials.leases import Leases
 
 
 def routes(
     status: Callable[[], dict[str, Any]],
     bundle: Callable[[], bytes],
-    leases: Leases,
     callers: Callers,
 ) -> list[Route]:
     """Return the routes; the trust bundle is public, the rest is a person's."""
@@ -29,12 +27,7 @@ def routes(
     async def trust_bundle(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
         return Response(bundle(), media_type="application/json")
 
-    async def open_leases(request: Request) -> Response:
-        await callers.person(request)
-        return answer({"items": [plain(lease) for lease in leases.open_leases()], "next": None})
-
     return [
         Route("/status", guarded(stand), methods=["GET"]),
-        Route("/leases", guarded(open_leases), methods=["GET"]),
         Route("/.well-known/spiffe-bundle", guarded(trust_bundle), methods=["GET"]),
     ]

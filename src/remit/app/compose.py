@@ -17,24 +17,25 @@ import aiohttp
 import structlog
 
 from remit import __version__
-from remit.app.brokers import injection, open_brokers
+from remit.app.brokers import open_brokers
 from remit.app.bundles import BundleArchive
-from remit.app.config import Loaded, ToolSection
+from remit.app.config import Loaded
 from remit.app.metrics import Metrics
+from remit.app.options import catalogued, gateway_options, issuers, upstreams
 from remit.app.policy_folders import bundle_folders
+from remit.app.redeciding import Redeciding
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
-from remit.credentials.port import Surroundings
+from remit.credentials.port import LeaseStore, Surroundings
 from remit.credentials.sealing import KEY_BYTES, KeySeal
 from remit.evidence.keys import read_or_create
 from remit.evidence.ledger import Ledger
 from remit.gateway.front import Gateway, mcp_app
-from remit.gateway.options import GatewayOptions, UpstreamOptions
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.desk import Identity
 from remit.identity.dpop import Proofs
 from remit.identity.federation import Federation, Peer
-from remit.identity.oidc import Issuer, Oidc, Rule
+from remit.identity.oidc import Oidc
 from remit.identity.registry import Registry
 from remit.identity.trust_domain import TrustDomain
 from remit.identity.validation import SvidValidator
@@ -42,10 +43,8 @@ from remit.identity.workload_api.attestation import Entry
 from remit.identity.workload_api.ports import RegisteredEntries
 from remit.identity.workload_api.processes import ProcessBook
 from remit.identity.workload_api.server import WorkloadApi
-from remit.model.label import Confidentiality
 from remit.model.record import Context, Step
-from remit.model.subject import Environment, SpiffeId
-from remit.policy import catalogue as cataloguing
+from remit.model.subject import SpiffeId
 from remit.policy.bundle import Bundle
 from remit.policy.catalogue import Catalogue
 from remit.policy.check import check
@@ -84,6 +83,8 @@ class House:
     processes: ProcessBook
     bundles: BundleArchive
     reloader: Reloader
+    redeciding: Redeciding
+    lease_pages: LeaseStore
     metrics: Metrics
     stack: AsyncExitStack
 
@@ -112,7 +113,9 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     kept = AsyncExitStack()
     stack.push_async_callback(kept.aclose)
     config, state = loaded.config, loaded.state
-    journal = Journal.open(state / "remit.db", clock=utc_now)
+    journal = Journal.open(
+        state / "remit.db", clock=utc_now, wait_seconds=config.limits.durable_seconds
+    )
     kept.push_async_callback(journal.close)
     trust_domain = TrustDomain.open(state / "keys", config.authority.trust_domain, clock=utc_now)
     ledger = Ledger(
@@ -120,6 +123,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         folder=state,
         trust_domain=config.authority.trust_domain,
         clock=utc_now,
+        publish_grace_seconds=config.limits.publish_grace_seconds,
     )
     await ledger.start()
     kept.push_async_callback(ledger.close)
@@ -142,7 +146,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     identity = Identity(
         registry,
         svids,
-        oidc=Oidc(_issuers(loaded), session, clock=utc_now),
+        oidc=Oidc(issuers(loaded), session, clock=utc_now),
         # A log that has records had an authority that may have taken proofs.
         proofs=Proofs(
             url=loaded.url, clock=utc_now, since=utc_now() if ledger.publisher.size else None
@@ -153,7 +157,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     bundles = BundleArchive(state / "bundles")
     policy, reloader, tasks = _policy(loaded, bundles, ledger, journal, trust_domain)
     catalogue = Catalogue(
-        SqliteCatalogue(journal), ledger, upstreams=_catalogued(loaded), clock=utc_now
+        SqliteCatalogue(journal), ledger, upstreams=catalogued(loaded), clock=utc_now
     )
     approvals = ApprovalDesk(
         store=SqliteApprovals(journal),
@@ -165,10 +169,11 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     brokers = open_brokers(loaded, _surroundings(loaded, session, trust_domain, ledger))
     kept.push_async_callback(brokers.close)
     seal_key = read_or_create(state / "keys" / "leases.key", KEY_BYTES, secrets.token_bytes)
+    pages = SqliteLeases(journal)
     leases = Leases(
         bindings=brokers.bindings,
         brokers=brokers.by_name,
-        store=SqliteLeases(journal),
+        store=pages,
         recorder=ledger,
         clock=utc_now,
         seal=KeySeal(seal_key),
@@ -200,13 +205,18 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
     await ledger.barrier()
     kept.push_async_callback(_stopped, ledger)
 
+    redeciding = Redeciding(authority)
+    kept.push_async_callback(redeciding.close)
+    policy.listen(redeciding.changed)
+
     metrics = Metrics()
     metrics.gauge("log_size", "Records in the log.", lambda: ledger.publisher.size)
     metrics.gauge("open_leases", "Leases not yet settled.", lambda: len(leases.open_leases()))
+    metrics.gauge("irrevocable_leases", "Leases whose target will not revoke.", leases.irrevocable)
     gateway = mcp_app(
         authority,
-        _upstreams(loaded),
-        _gateway_options(loaded),
+        upstreams(loaded),
+        gateway_options(loaded),
         perform=metrics.perform,
         close_task=close_task,
     )
@@ -234,6 +244,8 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         processes=processes,
         bundles=bundles,
         reloader=reloader,
+        redeciding=redeciding,
+        lease_pages=pages,
         metrics=metrics,
         stack=kept,
     )
@@ -307,75 +319,6 @@ def _entries(registry: Registry, loaded: Loaded) -> RegisteredEntries:
 
 def _bundle_at(text: str, loaded: Loaded) -> str:
     return text if text.startswith("https://") else str(loaded.path(text))
-
-
-def _issuers(loaded: Loaded) -> list[Issuer]:
-    return [
-        Issuer(
-            issuer=section.issuer,
-            audience=section.audience,
-            rules=tuple(
-                Rule(claims=rule.claims, agent=rule.agent, person=rule.person, roles=rule.roles)
-                for rule in section.rules
-            ),
-        )
-        for section in loaded.config.issuers
-    ]
-
-
-def _upstreams(loaded: Loaded) -> list[UpstreamOptions]:
-    return [
-        UpstreamOptions(
-            name=name,
-            url=section.url,
-            command=section.command,
-            env=section.env,
-            cwd=loaded.path(section.cwd) if section.cwd else None,
-            environment=Environment(section.environment),
-            trusted=section.trusted,
-            inject=injection(section.credential),
-            answer_seconds=section.timeout_seconds,
-        )
-        for name, section in loaded.config.upstreams.items()
-    ]
-
-
-def _catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
-    return {
-        name: cataloguing.UpstreamOptions(
-            environment=Environment(section.environment),
-            trusted=section.trusted,
-            accept_first=section.pin == "first-sight",
-            tools={tool: _tool(options) for tool, options in section.tool.items()},
-        )
-        for name, section in loaded.config.upstreams.items()
-    }
-
-
-def _tool(section: ToolSection) -> cataloguing.ToolOptions:
-    level = section.confidentiality
-    return cataloguing.ToolOptions(
-        environment=Environment(section.environment) if section.environment else None,
-        side_effects=section.side_effects,
-        confidentiality=Confidentiality.parse(level) if level else None,
-        trusted=section.trusted,
-        categories=section.categories,
-        destinations=section.destinations,
-    )
-
-
-def _gateway_options(loaded: Loaded) -> GatewayOptions:
-    authority = loaded.config.authority
-    usual = GatewayOptions()
-    hosts = (*usual.allowed_hosts, authority.listen, *authority.allowed_hosts)
-    return GatewayOptions(
-        audience=authority.audience,
-        public_url=authority.url,
-        allowed_hosts=hosts,
-        allowed_origins=(*usual.allowed_origins, *authority.allowed_origins),
-        authorization_servers=tuple(section.issuer for section in loaded.config.issuers),
-        max_body_bytes=loaded.config.limits.body_bytes,
-    )
 
 
 def _started(loaded: Loaded, ledger: Ledger) -> Step:

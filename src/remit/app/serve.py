@@ -23,6 +23,7 @@ from remit.api import (
     evidence,
     health,
     keys,
+    leases,
     processes,
     status,
     tasks,
@@ -114,6 +115,10 @@ def control_app(house: House) -> ASGIApp:
         identity=authority.identity, owner=owner, audience=loaded.config.authority.audience
     )
 
+    def agents_changed() -> None:
+        house.workload_api.changed()
+        house.redeciding.changed()
+
     async def look(upstream: str) -> Any:
         return await scan(house.gateway, upstream)
 
@@ -132,10 +137,9 @@ def control_app(house: House) -> ASGIApp:
     return app_of(
         [
             *health.routes(checks, house.metrics.registry),
-            *status.routes(
-                lambda: standing(house), house.trust_domain.bundle, authority.leases, callers
-            ),
-            *agents.routes(authority.registry, callers, house.workload_api.changed),
+            *status.routes(lambda: standing(house), house.trust_domain.bundle, callers),
+            *leases.routes(authority, house.lease_pages, callers),
+            *agents.routes(authority.registry, callers, agents_changed),
             *tasks.routes(authority, callers),
             *approvals.routes(authority.approvals, callers),
             *catalog.routes(authority.catalogue, look, callers),
@@ -281,6 +285,9 @@ async def _every_second(house: House) -> None:
     async def approvals_due() -> None:
         authority.approvals.expire_due()
 
+    async def outcomes_owed() -> None:
+        await authority.evidence.pay()
+
     async def rotation_due() -> None:
         if utc_now() - house.trust_domain.activated_at >= ROTATE_AFTER:
             await rotate(house, "remit")
@@ -293,6 +300,7 @@ async def _every_second(house: House) -> None:
             if task_id not in ending:
                 ending[task_id] = asyncio.create_task(_tolerant("expiring", expire(task_id)))
         ending = {name: running for name, running in ending.items() if not running.done()}
+        await _tolerant("saying outcomes again", outcomes_owed())
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("sweeping leases", sweep())
         await _tolerant("rotating keys", rotation_due())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cyclopts import App
+from rich.text import Text
 
 from remit.cli.common import DEFAULTS, Common
+from remit.cli.drawing import facts
 
-app = App(name="lease", help="See which credentials may be alive.")
+app = App(name="lease", help="See which credentials may be alive, and take one back.")
 
 
 @app.command(name="list")
@@ -20,7 +24,63 @@ def list_leases(*, common: Common = DEFAULTS) -> None:
             "task": "task",
             "target": "target",
             "broker": "broker",
+            "uses": "uses",
             "expires": "expires_at",
         },
         "no lease is open: no credential of Remit's is alive",
     )
+
+
+@app.command
+def show(lease: str, *, common: Common = DEFAULTS) -> None:
+    """Show one lease: where it stands, and how its credential ends.
+
+    Parameters
+    ----------
+    lease
+        The lease's id, of `remit lease list` or of a record.
+    """
+    found = common.client().get("leases", lease)
+    common.emit(found, facts(_told(found)))
+
+
+@app.command
+def revoke(lease: str, *, common: Common = DEFAULTS) -> None:
+    """Take one credential back now, whatever its task is doing.
+
+    Parameters
+    ----------
+    lease
+        The lease's id.
+    """
+    found = common.client().post("leases", lease, "revoke")
+    common.emit(found, Text(f"{lease}: {_ending(found)}"))
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    told = {key: value for key, value in found.items() if value is not None}
+    return {**told, "ending": _ending(found)}
+
+
+def _ending(found: dict[str, Any]) -> str:
+    """Say in words how a credential ends, or ended."""
+    if (kind := f"{found['state']} {found['revocation']}") in _ENDINGS:
+        return _ENDINGS[kind].format(**found)
+    said = _ENDINGS.get(found["state"], _ENDINGS["issued"]).format(**found)
+    return f"{said}: {_CONFIRMED[found['confirmed']]}" if found["state"] == "settled" else said
+
+
+_CONFIRMED = {
+    True: "the target, asked afterwards, refuses it",
+    False: "the target cannot be asked whether it still works",
+    None: "the target was not asked",
+}
+_ENDINGS = {
+    "issued": "taken back when its call or task ends, and at its expiry at the latest",
+    "settling": "being taken back: remit asks the target again until it is gone",
+    "settling at_expiry": "this target can only expire: it runs out at {expires_at}",
+    "settled": "over",
+    "failed": "over: nothing was ever minted, as far as the target says",
+    "irrevocable": "the target does not take it back ({detail}): take it back by hand",
+    "unknown": "whether it exists cannot be found out: it would run out at {expires_at}",
+}

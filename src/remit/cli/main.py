@@ -6,18 +6,20 @@ import json
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
 from remit import __version__
 from remit.cli.client import UnreachableError
-from remit.cli.common import Exit
+from remit.cli.common import MEANINGS, Exit
 from remit.cli.drawing import ERR, help_console, printable
+from remit.cli.starting import CommandError
 from remit.model.errors import ConfigError, InputError, ProofError, RemitError, UnavailableError
 
 EPILOGUE = (
-    "Exit status: 0 done; 1 refused or failed, and the message says by whom; 2 wrong usage or "
-    "configuration; 3 no authority answers; 4 a proof does not verify; 130 interrupted."
+    "Exit status: "
+    + "; ".join(f"{status:d} {meaning}" for status, meaning in MEANINGS.items())
+    + "; `remit run` ends with the status of its command."
 )
 
 app = App(
@@ -47,7 +49,8 @@ COMMANDS = {
     "policy": ("policy:app", "Check, test and explain policy."),
     "evidence": ("evidence:app", "Show, export, verify and audit evidence."),
     "catalog": ("catalog:app", "See what upstreams offer, and accept what changed."),
-    "lease": ("lease:app", "See which credentials may be alive."),
+    "lease": ("lease:app", "See which credentials may be alive, and take one back."),
+    "credential": ("credential:app", "Check that no credential lives without a live task."),
     "keys": ("keys:app", "Rotate the trust domain's keys."),
     "gateway": ("gateway:app", "Reach the gateway from clients that start a process."),
     "quickstart": ("quickstart:quickstart", "Show two agents at work, allowed and refused."),
@@ -72,13 +75,9 @@ def status_of(tokens: list[str]) -> int:
         return _say(error, json_asked_for(tokens))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else Exit.REFUSED
-    except Exception as error:
-        if isinstance(error, BrokenPipeError):
-            return Exit.DONE
-        from cyclopts import CycloptsError  # noqa: PLC0415 - only a usage error needs it
-
-        if not isinstance(error, CycloptsError):
-            raise
+    except BrokenPipeError:
+        return Exit.DONE
+    except CycloptsError as error:
         return _misused(error, json_asked_for(tokens))
     return result if isinstance(result, int) else Exit.DONE
 
@@ -91,12 +90,15 @@ def json_asked_for(tokens: Sequence[str]) -> bool:
     return "--json" in own or "--json=true" in [each.lower() for each in own]
 
 
-def _misused(error: Exception, as_json: bool) -> int:  # noqa: FBT001 - one call, named there
+def _misused(error: CycloptsError, as_json: bool) -> int:  # noqa: FBT001 - one call, named there
+    from remit.cli.misuse import sentence  # noqa: PLC0415 - only a usage error needs it
+
+    said, following = sentence(error)
     if as_json:
-        _write("usage", str(error))
+        _write("usage", f"{said}; {following}")
     else:
-        ERR.print(Text.assemble(("usage: ", "bold red"), printable(str(error))))
-        ERR.print("`remit --help` lists the commands, `remit COMMAND --help` its options")
+        ERR.print(Text.assemble(("usage: ", "bold red"), printable(said)))
+        ERR.print(Text(printable(following)))
     return Exit.CONFIG
 
 
@@ -109,6 +111,8 @@ def _say(error: RemitError, as_json: bool) -> int:  # noqa: FBT001 - one call, n
         _write(error.code, str(error))
     else:
         ERR.print(Text.assemble(("error: ", "bold red"), printable(str(error))))
+    if isinstance(error, CommandError):
+        return error.exit_status
     if isinstance(error, UnreachableError | UnavailableError):
         return Exit.UNREACHABLE
     if isinstance(error, ProofError):

@@ -308,6 +308,10 @@ class Leases:
         """Return every lease that may still have a live credential."""
         return tuple(entry.lease for entry in self._open.values())
 
+    def irrevocable(self) -> int:
+        """Return how many leases no target would take back, however often it was asked."""
+        return sum(e.lease.state is LeaseState.IRREVOCABLE for e in self._open.values())
+
     def bases(self) -> tuple[tuple[Lease, object], ...]:
         """Return each usable lease with what :meth:`reserve` was given to find again."""
         return tuple(

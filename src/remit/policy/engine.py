@@ -65,6 +65,7 @@ class Policy:
         self._clock = clock
         self._randomness = randomness
         self._obligations = obligations
+        self._listeners: list[Callable[[], None]] = []
 
     async def decide(self, question: Question) -> Decision:
         """Answer one question. Never raises for policy trouble: errors deny."""
@@ -124,8 +125,14 @@ class Policy:
         return self._bundle.files
 
     def replace(self, bundle: Bundle) -> None:
-        """Make another bundle the active one, between two decisions."""
+        """Make another bundle the active one, between two decisions, and tell who listens."""
         self._bundle = bundle
+        for tell in self._listeners:
+            tell()
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` after every change of the bundle."""
+        self._listeners.append(tell)
 
 
 def evaluate(bundle: Bundle, facts: Facts, obligations: frozenset[str] = frozenset()) -> Verdict:
