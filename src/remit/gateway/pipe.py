@@ -8,6 +8,7 @@ two clients may well choose the same; nothing but these is changed, and answers 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 _BACKLOG = 256
 _MAX_UNREAD = 4096
+_SHOWN = 64
+_BREAK = re.compile(rb"[\n\r]|\xc2\x85|\xe2\x80[\xa8\xa9]")
 
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _peek = msgspec.json.Decoder(Peek)
@@ -111,7 +114,8 @@ class Pipe:
             lane.wire_token = None if lane.token is None else self._number
             body = _renumbered(body, self._number, token=lane.token is not None)
         if lane.wire_id in self._lanes:
-            raise UpstreamError(f"a request with the id `{lane.id}` is in flight in this session")
+            shown = str(lane.id)[:_SHOWN]
+            raise UpstreamError(f"a request with the id `{shown}` is in flight in this session")
         self._lanes[lane.wire_id] = lane
         if lane.wire_token is not None:
             self._tokens[lane.wire_token] = lane
@@ -123,7 +127,10 @@ class Pipe:
         return lane
 
     async def tell(self, body: bytes) -> None:
-        """Send a message as one line. A line break in JSON is white space: strings hold none.
+        """Send a message as one line, whatever its reader takes for a line's end.
+
+        An ASCII line break in JSON is white space: strings hold none. Others stand in strings, and
+        are escaped: a reader that broke a line there would find a message that nobody decided.
 
         Raises:
             UnreachableError: the process has ended.
@@ -132,7 +139,7 @@ class Pipe:
             raise UnreachableError(f"upstream `{self._options.name}` has ended")
         self.touched = asyncio.get_running_loop().time()
         try:
-            await self._process.write(body.replace(b"\n", b" ").replace(b"\r", b" "))
+            await self._process.write(_BREAK.sub(_unbroken, body))
         except UnreachableError:
             self._deaf = True
             raise
@@ -235,6 +242,11 @@ class Pipe:
             inner["_meta"] = msgspec.Raw(_encode(meta))
         whole[part] = msgspec.Raw(_encode(inner))
         return _encode(whole)
+
+
+def _unbroken(found: re.Match[bytes]) -> bytes:
+    character = found[0].decode()
+    return b" " if character in "\n\r" else b"\\u%04x" % ord(character)
 
 
 def _renumbered(body: bytes, number: int, *, token: bool) -> bytes:

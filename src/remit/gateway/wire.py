@@ -165,6 +165,7 @@ def _message(value: dict[str, Any], body: bytes, *, modern: bool) -> Message:
         raise ProtocolError(
             "the message's params have to be an object", code=INVALID_PARAMS, request_id=request_id
         )
+    _require_meta(params, request_id)
     kind: Literal["request", "notification"] = "request" if "id" in value else "notification"
     if (kind == "notification") != method.startswith("notifications/"):
         raise ProtocolError(
@@ -172,6 +173,18 @@ def _message(value: dict[str, Any], body: bytes, *, modern: bool) -> Message:
             request_id=request_id,
         )
     return Message(body, kind, method, request_id, params, modern)
+
+
+def _require_meta(params: Mapping[str, Any], request_id: RequestId | None) -> None:
+    """Hold ``_meta`` to its shape: it is what answers and progress are told apart by."""
+    meta = params.get("_meta", {})
+    token = meta.get("progressToken", 0) if isinstance(meta, dict) else None
+    if isinstance(token, bool) or not isinstance(token, str | int):
+        what = "progressToken" if isinstance(meta, dict) else "_meta"
+        kind = "a string or an integer" if isinstance(meta, dict) else "an object"
+        raise ProtocolError(
+            f"the message's {what} has to be {kind}", code=INVALID_PARAMS, request_id=request_id
+        )
 
 
 def _agree(head: Head, message: Message, value: dict[str, Any]) -> None:

@@ -78,6 +78,15 @@ REFUSED = {
     ),
     "a list of params": ('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}', -32602),
     "a list of arguments": (CALL % "[1]", -32602),
+    "an object as progress token": (
+        CALL.replace('"name"', '"_meta":{"progressToken":{"a":[]}},"name"') % "{}",
+        -32602,
+    ),
+    "a boolean as progress token": (
+        CALL.replace('"name"', '"_meta":{"progressToken":true},"name"') % "{}",
+        -32602,
+    ),
+    "a list as meta": (CALL.replace('"name"', '"_meta":[],"name"') % "{}", -32602),
     "no name": ('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}', -32602),
     "a number as uri": (
         '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":7}}',
