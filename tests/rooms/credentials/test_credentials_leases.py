@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lease_book import START, Book, task_of
+
+from remit.credentials.leases import Leases
+from remit.credentials.port import Binding, Order, Revocation, Traits
+from remit.credentials.putting_off import ATTEMPTS
+from remit.credentials.sealing import KeySeal
+from remit.model.errors import (
+    BrokerError,
+    ConfigError,
+    EvidenceError,
+    InputError,
+    NotFoundError,
+    NotMintedError,
+)
+from remit.model.lease import Credential, Lease, LeaseScope, LeaseState
+from remit.testing.credentials import MemoryTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def test_the_row_is_written_before_the_mint_and_names_what_a_revoke_needs(book: Book):
+    lease = book.reserve(task_of())
+    await book.recorder.barrier()
+    assert book.target.live == set()
+    assert [(each.state, each.handle) for each in book.pages._all()] == [
+        (LeaseState.RESERVED, lease.handle)
+    ]
+    await book.leases.issue(lease)
+    assert book.target.live == {lease.handle}
+    assert lease.handle.startswith("remit-00000000-")
+
+
+async def test_an_upstream_without_a_binding_needs_no_credential(book: Book):
+    call = book.call()
+    other = type(call)(
+        id=call.id, action=call.action, upstream="other", name="x", arguments={}, digest=""
+    )
+    decision: Any = None
+    assert book.leases.reserve(task_of(), other, decision) is None
+
+
+@pytest.mark.parametrize(
+    ("task_seconds", "approval_seconds", "expected"),
+    [(1800, None, 300), (120, None, 120), (1800, 60, 60)],
+)
+async def test_a_lease_lives_no_longer_than_the_least_of_what_bounds_it(
+    book: Book, task_seconds: float, approval_seconds: float | None, expected: float
+):
+    until = None if approval_seconds is None else START + timedelta(seconds=approval_seconds)
+    lease = book.reserve(task_of(seconds=task_seconds), not_after=until)
+    assert lease.expires_at == START + timedelta(seconds=expected)
+
+
+async def test_a_credential_past_its_expiry_is_taken_back_by_the_sweep(book: Book):
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    book.clock.move(299)
+    await book.sweep()
+    assert book.target.live
+    book.clock.move(2)
+    await book.sweep()
+    assert book.target.live == set()
+
+
+async def test_a_lease_of_a_task_is_reused_counted_and_renewed_before_it_runs_out():
+    book = Book(scope=LeaseScope.TASK)
+    task = task_of()
+    first = book.reserve(task)
+    await book.leases.issue(first)
+    again = book.reserve(task)
+    assert again.id == first.id
+    assert again.uses == 2
+    assert book.recorder.kinds[-1] == "lease.used"
+    assert book.reserve(task_of(2)).id != first.id, "two tasks share no credential"
+    book.clock.move(290)
+    renewed = book.reserve(task)
+    assert renewed.id != first.id
+    await book.leases.settle_task(task.id)
+    assert first.handle not in book.target.live
+
+
+async def test_arguments_of_the_call_narrow_the_grant():
+    book = Book(grant={"rows": "{args.rows}", "note": "for {task.id} in {args.repo}"})
+    await book.leases.issue(book.reserve(task_of(), book.call(rows=[1, 2], repo="core")))
+    (order,) = book.target.seen
+    assert order.grant == {"rows": [1, 2], "note": f"for {task_of().id} in core"}
+    assert order.workload == "spiffe://remit.test/agent/helper"
+    with pytest.raises(InputError, match="argument `rows` is needed"):
+        book.reserve(task_of(), book.call(repo="core"))
+    with pytest.raises(InputError, match="`repo` has to be text"):
+        book.reserve(task_of(), book.call(rows=[1], repo=["core"]))
+
+
+async def test_braces_in_an_argument_are_text_and_never_a_reference():
+    book = Book(grant={"rows": "{args.rows}", "note": "in {args.repo}"})
+    sly = "{task.on_behalf_of}{args.rows}"
+    await book.leases.issue(book.reserve(task_of(), book.call(rows=sly, repo=sly)))
+    assert book.target.seen[0].grant == {"rows": sly, "note": f"in {sly}"}
+
+
+async def test_a_target_that_answered_no_leaves_nothing_to_wait_for(book: Book):
+    book.target.refuse = True
+    lease = book.reserve(task_of())
+    with pytest.raises(NotMintedError):
+        await book.leases.issue(lease)
+    await book.leases.settle(lease)
+    await book.recorder.barrier()
+    assert await book.states() == ["failed"]
+    assert book.leases.open_leases() == ()
+
+
+async def test_a_mint_that_was_never_answered_is_revoked_again_when_it_must_have_landed(
+    book: Book,
+):
+    book.target.fail_issue = True
+    lease = book.reserve(task_of())
+    with pytest.raises(BrokerError):
+        await book.leases.issue(lease)
+    await book.leases.settle(lease)
+    (waiting,) = book.leases.open_leases()
+    assert waiting.state is LeaseState.SETTLING
+    book.target.live.add(lease.handle)  # the target took its time
+    await book.sweep()
+    assert book.target.live, "it is not hammered meanwhile"
+    book.clock.move(31)
+    await book.sweep()
+    assert book.target.live == set()
+    await book.recorder.barrier()
+    assert await book.states() == ["failed"]
+
+
+async def test_a_mint_that_answers_after_its_task_was_settled_is_taken_back_even_if_that_fails(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+):
+    minting, go = asyncio.Event(), asyncio.Event()
+    issue = book.target.issue
+
+    async def slowly(order: Order) -> Credential:
+        minting.set()
+        await go.wait()
+        return await issue(order)
+
+    monkeypatch.setattr(book.target, "issue", slowly)
+    lease = book.reserve(task_of())
+    running = asyncio.create_task(book.leases.issue(lease))
+    await minting.wait()
+    await book.leases.settle_task(lease.task)
+    book.target.fail_revoke = True
+    go.set()
+    with pytest.raises(NotFoundError, match="settled while it was being issued"):
+        await running
+    assert book.target.live == {lease.handle}
+    book.target.fail_revoke = False
+    book.clock.move(5)
+    assert await book.sweep() == 0
+    assert book.target.live == set()
+    await book.recorder.barrier()
+    assert await book.states() == ["settled"]
+
+
+async def test_nothing_is_issued_for_a_lease_that_is_being_settled(book: Book):
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    book.target.fail_revoke = True
+    await book.leases.settle(lease)
+    with pytest.raises(NotFoundError):
+        await book.leases.issue(lease)
+
+
+async def test_what_will_not_die_is_raised_asked_for_ever_after_and_shown(book: Book):
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    book.target.fail_revoke = True
+    await book.leases.settle(lease)
+    for _ in range(ATTEMPTS):
+        book.clock.move(61)
+        await book.sweep()
+    (stuck,) = book.leases.open_leases()
+    assert stuck.state is LeaseState.IRREVOCABLE
+    assert book.leases.irrevocable() == 1
+    assert book.recorder.kinds.count("lease.irrevocable") == 1
+    book.target.fail_revoke = False
+    book.clock.move(601)
+    assert await book.sweep() == 0
+    assert book.target.live == set()
+
+
+async def test_a_person_can_have_what_will_not_die_asked_again_at_once(book: Book):
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    book.target.fail_revoke = True
+    await book.leases.settle(lease)
+    book.target.fail_revoke = False
+    assert (await book.leases.revoke(lease.id, "user:olivia")).state is LeaseState.SETTLED
+    step, context = next(r for r in book.recorder.records if r[0].kind == "lease.revoke_asked")
+    assert step.body["by"] == "user:olivia"
+    assert context.task == lease.task
+    with pytest.raises(NotFoundError, match="remit lease list"):
+        await book.leases.revoke(lease.id, "user:olivia")
+
+
+async def test_a_log_that_is_down_does_not_keep_a_credential_alive(book: Book):
+    lease = book.reserve(task_of())
+    await book.recorder.barrier()
+    await book.leases.issue(lease)
+    book.recorder.fail = True
+    with pytest.raises(EvidenceError):
+        await book.leases.settle(lease)
+    assert book.target.live == set()
+
+
+class _Expiring(MemoryTarget):
+    """A target that can only let credentials run out, at its own time."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(revocation="at_expiry", confirms=False, lists=False)
+
+    async def issue(self, order: Order) -> Credential:
+        minted = await super().issue(order)
+        return Credential(
+            values=minted.values,
+            secrets=minted.secrets,
+            keep="needed to revoke",
+            memo="named by the target",
+            expires_at=START + timedelta(hours=1),
+        )
+
+    async def revoke(self, lease: Lease, keep: str | None) -> Revocation:
+        self.kept = keep
+        return Revocation(
+            confirmed=False, until=START + timedelta(hours=1), detail="it can only expire"
+        )
+
+
+async def test_where_a_target_can_only_expire_the_lease_says_so_until_it_has():
+    target = _Expiring()
+    book = Book(target=target)
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    await book.leases.settle(lease)
+    (running_out,) = book.leases.open_leases()
+    assert running_out.state is LeaseState.SETTLING
+    assert running_out.revocation == "at_expiry"
+    assert running_out.expires_at == START + timedelta(hours=1)
+    asked = len([k for k in book.recorder.kinds if k == "lease.settling"])
+    book.clock.move(600)
+    await book.sweep()
+    assert len([k for k in book.recorder.kinds if k == "lease.settling"]) == asked
+    book.clock.move(3001)
+    assert await book.sweep() == 0
+    await book.recorder.barrier()
+    (over,) = book.pages._all()
+    assert (over.state, over.confirmed) == (LeaseState.SETTLED, False)
+
+
+async def test_what_a_revoke_needs_and_nobody_may_read_survives_a_restart_sealed():
+    target = _Expiring()
+    book = Book(target=target)
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    await book.recorder.barrier()
+    (row,) = book.pages._all()
+    assert row.memo == "named by the target"
+    assert row.sealed is not None
+    assert b"needed" not in row.sealed
+    assert "needed to revoke" not in str([step.body for step, _ in book.recorder.records])
+    book.restart()
+    await book.leases.load()
+    await book.sweep()
+    assert target.kept == "needed to revoke"
+
+
+async def test_a_sealed_value_does_not_open_in_another_leases_row():
+    seal = KeySeal(bytes(32))
+    closed = seal.close("secret", "lease_1")
+    assert seal.open(closed, "lease_1") == "secret"
+    for wrong in (closed[:-1] + bytes([closed[-1] ^ 1]), b"", closed[:12]):
+        with pytest.raises(ConfigError, match="does not open"):
+            seal.open(wrong, "lease_1")
+    with pytest.raises(ConfigError, match="does not open"):
+        seal.open(closed, "lease_2")
+
+
+async def test_a_start_revokes_what_the_last_run_left_whatever_its_state(book: Book):
+    left = [book.reserve(task_of(number)) for number in range(3)]
+    for lease in left[1:]:
+        await book.leases.issue(lease)
+    book.target.fail_revoke = True
+    await book.leases.settle(left[2])
+    await book.recorder.barrier()
+    book.target.fail_revoke = False
+    book.restart()
+    await book.leases.load()
+    await book.sweep()
+    assert book.target.live == set()
+    book.clock.move(31)
+    assert await book.sweep() == 0
+    await book.recorder.barrier()
+    # The first was never minted, as far as anybody knows; the others were.
+    assert sorted(await book.states()) == ["failed", "settled", "settled"]
+
+
+async def test_a_broker_that_is_no_longer_configured_and_has_a_lease_stops_the_start(book: Book):
+    await book.leases.issue(book.reserve(task_of()))
+    await book.recorder.barrier()
+    other = Leases(
+        bindings={},
+        store=book.pages,
+        recorder=book.recorder,
+        clock=book.clock,
+        seal=KeySeal(bytes(32)),
+    )
+    with pytest.raises(ConfigError, match="configure it again"):
+        await other.load()
+    kept = Leases(
+        bindings={},
+        brokers={"memory": book.target},
+        store=book.pages,
+        recorder=book.recorder,
+        clock=book.clock,
+        seal=KeySeal(bytes(32)),
+    )
+    await kept.load()
+    await kept.sweep(lambda _: True)
+    assert book.target.live == set(), "an upstream may go while its broker stays"
+
+
+@pytest.mark.parametrize(
+    ("grant", "scope", "said"),
+    [
+        ({"a": "{args.repo}"}, LeaseScope.TASK, 'wants `scope = "call"`'),
+        ({"a": ["{task.nothing}"]}, LeaseScope.CALL, "`{task.nothing}` is not known"),
+    ],
+)
+def test_a_grants_references_are_looked_at_when_they_are_read(
+    grant: Mapping[str, Any], scope: LeaseScope, said: str
+):
+    from remit.credentials.grants import check_grant  # noqa: PLC0415 - one test needs it
+
+    with pytest.raises(ConfigError, match=said.replace("{", r"\{")):
+        check_grant(grant, scope, "upstream `x`")
+
+
+def test_a_binding_has_defaults_that_are_short():
+    binding = Binding(name="b", broker=MemoryTarget())
+    assert (binding.scope, binding.seconds) == (LeaseScope.CALL, 300)
