@@ -126,7 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
         if agent not in self.control.agents:
             raise UnidentifiedError(f"no agent `{agent}` is registered")
         self.control.book.register(
-            agent, body["pid"], body["start_time"], peer.uid, by_pid=peer.pid
+            agent,
+            body["pid"],
+            body["start_time"],
+            peer.uid,
+            by_pid=peer.pid,
+            reaper=body["reaper"],
         )
 
     def _decide(self, good: int, act: Callable[[Peer], object]) -> None:

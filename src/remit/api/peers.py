@@ -71,6 +71,16 @@ def peer_of(scope: Mapping[str, Any]) -> Peer:
     return peer
 
 
+def _refusal(agent: str, process_book: ProcessBook) -> str:
+    said = f"agent `{agent}` may not use the control socket"
+    if not process_book.left_behind(agent):
+        return said
+    return (
+        f"{said}, and since its supervisor was killed you may be it: end what it left behind, ask "
+        "from a terminal that is older than it, or start `remit up` anew"
+    )
+
+
 def owner_check(peer: Peer, owner_uid: int, process_book: ProcessBook) -> Person:
     """Return the person who runs this authority, if that is who the peer is.
 
@@ -81,7 +91,8 @@ def owner_check(peer: Peer, owner_uid: int, process_book: ProcessBook) -> Person
         raise UnidentifiedError(f"the control socket is the owner's, not uid `{peer.uid}`'s")
     agents = process_book.agents_over(peer.pid)
     if agents:
-        raise UnidentifiedError(f"agent `{min(agents)}` may not use the control socket")
+        process_book.refused(peer.pid, agents)
+        raise UnidentifiedError(_refusal(min(agents), process_book))
     # Looked at last: the descent that was read above was this process's, not a successor's.
     if not peer.alive:
         raise UnidentifiedError(f"process `{peer.pid}` has gone")

@@ -17,11 +17,15 @@ from remit.model.subject import AgentState
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A process that is about to become an agent; ``start_time`` in clock ticks since boot."""
+    """A process that is about to become an agent; ``start_time`` in clock ticks since boot.
+
+    ``reaper`` is the pid that takes in the orphans of whoever asks, if that is known.
+    """
 
     agent: str
     pid: int
     start_time: int
+    reaper: int | None = None
 
 
 def routes(book: ProcessBook, registry: Registry, callers: Callers) -> list[Route]:
@@ -38,7 +42,14 @@ def routes(book: ProcessBook, registry: Registry, callers: Callers) -> list[Rout
             )
         if agent.state is not AgentState.ACTIVE:
             raise ConflictError(f"agent `{wanted.agent}` is {agent.state.value}")
-        book.register(wanted.agent, wanted.pid, wanted.start_time, by_uid=peer.uid, by_pid=peer.pid)
+        book.register(
+            wanted.agent,
+            wanted.pid,
+            wanted.start_time,
+            by_uid=peer.uid,
+            by_pid=peer.pid,
+            reaper=wanted.reaper,
+        )
         return answer({"agent": wanted.agent, "pid": wanted.pid}, 201)
 
     async def forget(request: Request) -> Response:

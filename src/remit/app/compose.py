@@ -221,7 +221,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         close_task=close_task,
     )
     kept.push_async_callback(gateway.close)
-    processes = ProcessBook()
+    processes = ProcessBook(ledger)
     workload_api = WorkloadApi(
         trust_domain,
         _entries(registry, loaded),

@@ -301,9 +301,14 @@ async def _every_second(house: House) -> None:
                 ending[task_id] = asyncio.create_task(_tolerant("expiring", expire(task_id)))
         ending = {name: running for name, running in ending.items() if not running.done()}
         await _tolerant("saying outcomes again", outcomes_owed())
+        await _tolerant("looking after agents' processes", _supervisors(house))
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("sweeping leases", sweep())
         await _tolerant("rotating keys", rotation_due())
+
+
+async def _supervisors(house: House) -> None:
+    house.processes.notice()
 
 
 async def _tolerant(what: str, work: Coroutine[Any, Any, None]) -> None:

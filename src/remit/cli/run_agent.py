@@ -4,7 +4,8 @@ The child waits on a pipe. The parent names it to the authority by pid and start
 the authority has answered does the child execute. The parent stays as its supervisor: it takes in
 descendants that lose their parent, passes signals on, ends what the agent leaves behind, and takes
 the registration back when nothing of the agent runs any more. When the parent dies, the child is
-killed.
+killed. When the parent is killed, by its agent perhaps, the registration stays, and the authority
+takes what hangs where the agent's orphans would for the agent.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ from remit.model.errors import ConfigError, RemitError, UnavailableError, Uniden
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _NOT_EXECUTED = 126
 _NOT_FOUND = 127
 _LEFTOVER_SECONDS = 2.0
@@ -55,6 +63,7 @@ def run_agent(
         UnidentifiedError: the authority refused; nothing was executed.
     """
     program = _program(command)
+    adopts = reaper()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     # Blocked from here, so that no signal falls between the fork and the loop that forwards it.
@@ -77,10 +86,11 @@ def run_agent(
         # Another process of this uid cannot trace or read us, and so not speak in our place.
         _prctl(_PR_SET_DUMPABLE, 0)
         try:
-            _register(socket, agent, child)
+            _register(socket, agent, child, adopts)
         except BaseException:
             os.close(go_write)  # the child reads the end of the pipe, and leaves
             os.waitpid(child, 0)
+            _forget(socket, child)  # the answer may have been lost, and not the registration
             raise
         try:
             os.write(go_write, b"!")
@@ -96,6 +106,32 @@ def run_agent(
         _prctl(_PR_SET_DUMPABLE, 1)
         _prctl(_PR_SET_CHILD_SUBREAPER, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def reaper() -> int:
+    """Return the pid that takes in orphans of ours, found out by leaving it one.
+
+    The kernel tells nobody who is a subreaper.
+    """
+    heard, said = os.pipe2(os.O_CLOEXEC)
+    waits, go = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.fork() == 0:
+                os.close(go)
+                os.read(waits, 1)  # its parent has gone, and been waited for, when this returns
+                os.write(said, str(os.getppid()).encode())
+        finally:
+            os._exit(0)
+    for unused in (said, waits):
+        os.close(unused)
+    try:
+        os.waitpid(child, 0)
+        os.close(go)
+        return int(os.read(heard, 32) or 0)
+    finally:
+        os.close(heard)
 
 
 def _program(command: Sequence[str]) -> str:
@@ -163,19 +199,22 @@ def _supervise(child: int, signals: set[signal.Signals]) -> int:
 
 
 def _end_leftovers() -> None:
-    """End what the agent left running: it would go on as nobody's."""
+    """End what the agent left running: it would go on as nobody's.
+
+    Only the kernel's word that there is no child ends this: a process that forks and exits without
+    end is in no list for long enough to be seen in it.
+    """
     deadline = time.monotonic() + _LEFTOVER_SECONDS
     number = signal.SIGTERM
     while True:
-        with suppress(ChildProcessError):
+        try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        left = _children()
-        if not left:
+        except ChildProcessError:
             return
         if time.monotonic() > deadline:
             number = signal.SIGKILL
-        for pid in left:
+        for pid in _children():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         signal.sigtimedwait({signal.SIGCHLD}, 0.05)
@@ -217,11 +256,11 @@ def _ask(path: Path, method: str, target: str, body: object = None) -> tuple[int
         connection.close()
 
 
-def _register(path: Path, agent: str, pid: int) -> None:
+def _register(path: Path, agent: str, pid: int, adopts: int) -> None:
     found = process(pid)
     if found is None:
         raise UnavailableError("the agent's process ended before it could be registered")
-    body = {"agent": agent, "pid": pid, "start_time": found.start_time}
+    body = {"agent": agent, "pid": pid, "start_time": found.start_time, "reaper": adopts}
     status, answer = _ask(path, "POST", "/processes", body)
     if status != http.client.CREATED:
         raise UnidentifiedError(

@@ -116,15 +116,19 @@ class Attestor:
         """Return what the kernel says of ``peer`` now.
 
         Raises:
-            UnidentifiedError: it has gone, was replaced, or may be an orphan of two agents.
+            UnidentifiedError: it has gone, was replaced, may be an orphan of two agents, or one that
+                outlived its supervisor.
         """
         first = process(peer.pid) if peer.alive else None
         if first is None:
             raise UnidentifiedError(f"process `{peer.pid}` has gone")
         path, digest = await self._executable(peer.pid)
         agent = self._processes.resolve(peer.pid)
-        if agent is None and self._processes.agents_over(peer.pid):
-            raise UnidentifiedError(f"process `{peer.pid}` may belong to more than one agent")
+        if agent is None and (held := self._processes.agents_over(peer.pid)):
+            raise UnidentifiedError(
+                f"process `{peer.pid}` belongs to agent `{min(held)}`, may belong to another too, or "
+                "was left behind by one"
+            )
         last = process(peer.pid)
         if last is None or last.start_time != first.start_time or not peer.alive:
             raise UnidentifiedError(f"process `{peer.pid}` was replaced while it was attested")
