@@ -140,6 +140,10 @@ def _compare(
             if lease is None
             else _standing(lease, why)
         )
+    found += [
+        Standing(broker=asked.broker, handle=name, why=why)
+        for name, why in sorted(census.standing.items())
+    ]
     return found
 
 

@@ -19,12 +19,13 @@ class Traits:
     """What a target can do for us, said honestly; evidence and ``remit lease show`` repeat it.
 
     ``revocation``: ``immediate`` where the target takes a credential back, ``at_expiry`` where it
-    can only let it run out. ``confirms``: the target can be *asked* whether the credential still
-    works. ``lists``: the target can be asked for every credential of ours, even one whose mint was
-    never answered.
+    can only let it run out, ``never`` where the credential is a long-lived key that was not minted
+    for the lease: the lease ends by nobody being given the key any more, and the key lives on.
+    ``confirms``: the target can be *asked* whether the credential still works. ``lists``: the
+    target can be asked for every credential of ours, even one whose mint was never answered.
     """
 
-    revocation: Literal["immediate", "at_expiry"]
+    revocation: Literal["immediate", "at_expiry", "never"]
     confirms: bool
     lists: bool
 
@@ -67,11 +68,13 @@ class Census:
 
     ``complete``: it listed every credential of this installation; otherwise it could be asked only
     about the leases it was given, and ``unasked`` names those that it cannot be asked about.
+    ``standing`` says of each long-lived key, by name, why it stands whatever the leases do.
     """
 
     alive: frozenset[str]
     complete: bool
     unasked: frozenset[str] = frozenset()
+    standing: Mapping[str, str] = field(default_factory=dict)
 
 
 class Broker(Protocol):

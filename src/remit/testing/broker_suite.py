@@ -121,9 +121,19 @@ class Lab:
         """Whether the target takes back at once."""
         return self.target.broker.traits.revocation == "immediate"
 
+    @property
+    def lives_on(self) -> bool:
+        """Whether the credential is a long-lived key, which no lease's end touches."""
+        return self.target.broker.traits.revocation == "never"
+
     async def ended(self, lease: Lease, credential: Credential) -> None:
         """See that a credential is over: revoked now, or shown to end and then expired."""
         answer = await self.revoke(lease, credential)
+        if self.lives_on:
+            assert not answer.confirmed, "nothing ends at the target, so nothing is confirmed"
+            assert answer.until is None, "no time is known at which the key ends"
+            assert answer.detail, "people are told that the key lives on"
+            return
         if not self.immediate:
             assert answer.until is not None, "`at_expiry` says until when"
             assert not answer.confirmed, "nothing is confirmed before the expiry"
@@ -177,6 +187,8 @@ class BrokerSuite:
         if target.names_are_ours and lab.immediate:
             assert answer.until is None
             assert not await target.accepts(credential)
+        elif lab.lives_on:
+            assert not answer.confirmed
         else:
             assert answer.until is not None, "it says until when something may be alive"
             assert not answer.confirmed
@@ -185,7 +197,8 @@ class BrokerSuite:
         """Twelve in parallel: nothing is mixed up, nothing is left."""
         lab = Lab(target)
         minted = await asyncio.gather(*(lab.issue() for _ in range(12)))
-        assert len({tuple(sorted(c.values.items())) for _, c in minted}) == len(minted)
+        distinct = {tuple(sorted(c.values.items())) for _, c in minted}
+        assert len(distinct) == (1 if lab.lives_on else len(minted))
         if lab.immediate:
             await asyncio.gather(*(lab.revoke(lease, c) for lease, c in minted))
             assert not await lab.alive() & {lease.handle for lease, _ in minted}
@@ -199,6 +212,7 @@ class BrokerSuite:
         assert census.complete is target.broker.traits.lists
         assert lease.handle in census.alive | census.unasked
         assert kept.handle not in census.alive
+        assert bool(census.standing) is lab.lives_on, "a long-lived key is named as standing"
         if target.broker.traits.lists:
             found = await target.broker.census([])
             assert lease.handle in found.alive, "it is found without the book"
