@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,11 @@ class CloseTask(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class House:
-    """The gateway's parts. ``schemas`` holds the argument schemas last listed, by target."""
+    """The gateway's parts.
+
+    ``schemas`` holds the argument schemas last listed, by target; ``beginning`` the tasks that are
+    being begun, by workload: one at a time.
+    """
 
     authority: Authority
     upstreams: Mapping[str, Upstream]
@@ -51,6 +56,7 @@ class House:
     sessions: Sessions
     pending: Pending = field(default_factory=Pending)
     schemas: dict[str, Any] = field(default_factory=dict)
+    beginning: dict[str, asyncio.Future[Task]] = field(default_factory=dict)
     randomness: Callable[[int], bytes] = secrets.token_bytes
 
     def call_id(self) -> str:

@@ -11,6 +11,7 @@ captured and sent again, does not find it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from remit.gateway.doorway import admit
+from remit.gateway.doorway import admit, recorded
 from remit.gateway.house import House
 from remit.gateway.refusals import refusal, tool_result
 from remit.gateway.reply import Reply
@@ -28,6 +29,7 @@ from remit.model.mandate import Template
 from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Task, TaskState
 from remit.tasks.desk import TaskDesk
+from remit.tasks.keys import MAX_TEXT
 from remit.tasks.possession import key_of
 from remit.tasks.request import TaskRequest
 
@@ -77,9 +79,13 @@ def definitions(agent: Agent, templates: Mapping[str, Template]) -> list[msgspec
             "type": "object",
             "properties": {
                 "template": {"type": "string", "enum": names},
-                "purpose": text | {"description": "What the task is for, in one sentence."},
+                "purpose": text
+                | {"maxLength": MAX_TEXT}
+                | {"description": "What the task is for, in one sentence."},
                 "prompt": text | {"description": "The user's request, word for word, if any."},
-                "on_behalf_of": text | {"description": "The user it is done for, if any."},
+                "on_behalf_of": text
+                | {"maxLength": 256}
+                | {"description": "The user it is done for, if any."},
             },
             "required": ["template", "purpose"],
             "additionalProperties": False,
@@ -109,7 +115,8 @@ async def answer(house: House, message: Message, subject: Subject, reply: Reply)
         if not isinstance(arguments, dict):
             raise InputError("`arguments` has to be an object")
         if message.params["name"] == BEGIN:
-            text, told = await _begin(house, arguments, subject)
+            async with recorded(house.authority):
+                text, told = await _begin(house, arguments, subject)
         elif message.params["name"] == STATUS:
             _require_only(arguments, set())
             text, told = _status(await _current(house, subject))
@@ -135,21 +142,22 @@ async def _begin(
     if template not in agent.gateway_templates:
         known = ", ".join(agent.gateway_templates)
         raise MandateError(f"`{template}` is no template you may begin a task under; use {known}")
-    if tasks.current(owner) is not None:
+    if tasks.current(owner) is not None or owner in house.beginning:
         raise ConflictError(f"a task is open already; use it, or end it with {COMPLETE}")
-    opened = await tasks.open(
-        TaskRequest(
-            template=template,
-            purpose=arguments["purpose"],
-            prompt=arguments.get("prompt"),
-            on_behalf_of=arguments.get("on_behalf_of"),
-        ),
-        agent=agent,
-        opened_by=owner,
-        key=key_of(subject),
-    )
-    tasks.bind_current(owner, opened.task.id)
-    text, told = _status(opened.task)
+    request = TaskRequest.parse(arguments)
+
+    async def begin() -> Task:
+        try:
+            opened = await tasks.open(request, agent=agent, opened_by=owner, key=key_of(subject))
+            tasks.bind_current(owner, opened.task.id)
+            return opened.task
+        finally:
+            del house.beginning[owner]
+
+    # What was opened is bound, even if the client leaves: else nobody would know of it.
+    beginning = house.beginning[owner] = asyncio.ensure_future(begin())
+    beginning.add_done_callback(lambda done: done.cancelled() or done.exception())
+    text, told = _status(await asyncio.shield(beginning))
     return f"Begun. {text}", told
 
 

@@ -6,6 +6,7 @@ allows. Unknown keys are refused, so that a misspelt restriction is never silent
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -17,9 +18,11 @@ from remit.model.mandate import Budget, Capability
 from remit.model.subject import Environment
 from remit.model.task import Task
 from remit.proof.dpop import is_thumbprint
-from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, Keys
+from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, MAX_TEXT, Keys
 
 MAX_PROMPT_BYTES = 262_144
+# C0 and C1, but tab, line feed and carriage return: what drives a terminal that shows the prompt.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KEYS = (
     "template",
     "purpose",
@@ -72,6 +75,8 @@ class TaskRequest:
         prompt = data.get("prompt")
         if prompt is not None and not (isinstance(prompt, str) and _fits(prompt)):
             keys.fail("prompt", f"is not a text of at most {MAX_PROMPT_BYTES} bytes")
+        if prompt is not None and _CONTROL.search(prompt):
+            keys.fail("prompt", "holds a control character other than tabs and line breaks")
         confirmation = data.get("confirmation")
         if confirmation is not None and not _is_confirmation(confirmation):
             keys.fail("confirmation", 'is not `{ jkt = "…" }`, the SHA-256 thumbprint of a key')
@@ -80,7 +85,7 @@ class TaskRequest:
         counted, limits = budget.below("amount", budget.data.get("amount", {})).amounts()
         return cls(
             template=template,
-            purpose=keys.text("purpose"),
+            purpose=keys.line("purpose", limit=MAX_TEXT),
             on_behalf_of=keys.line("on_behalf_of"),
             prompt=prompt,
             capabilities=keys.capabilities("capability", references=False),

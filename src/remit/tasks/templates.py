@@ -15,7 +15,7 @@ from remit.model.errors import ConfigError
 from remit.model.label import Confidentiality
 from remit.model.mandate import Budget, Template
 from remit.model.subject import Environment
-from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, Keys
+from remit.tasks.keys import MAX_CALLS, MAX_SECONDS, MAX_TEXT, Keys
 
 MAX_TEMPLATE_BYTES = 262_144
 
@@ -46,7 +46,7 @@ def parse_template(path: str, data: bytes) -> Template:
     if "name" not in table:
         keys = Keys({**table, "name": PurePosixPath(path).stem}, ConfigError, path)
     name = keys.name("name")
-    purpose = keys.text("purpose")
+    purpose = keys.line("purpose", limit=MAX_TEXT)
     capabilities = keys.capabilities("capability", references=True)
     if name is None or purpose is None:
         keys.fail("purpose", "is missing: say in a sentence what tasks of this template are for")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -113,6 +114,10 @@ async def test_a_plain_client_begins_works_asks_and_completes(plain: Any, record
         {"template": "work"},
         {"template": "work", "purpose": "p", "budget": "9"},
         {"template": "work", "purpose": 7},
+        {"template": "work", "purpose": "p\nowner: root"},
+        {"template": "work", "purpose": "p\x1b[2J"},
+        {"template": "work", "purpose": "p", "on_behalf_of": "user:u\x9b1m"},
+        {"template": "work", "purpose": "p", "prompt": "do it\x1b]0;x\x07"},
     ):
         assert (await own("remit_begin_task", **wrong))["isError"]
     assert plain.authority.tasks.requests == []
@@ -135,6 +140,47 @@ async def test_a_plain_client_begins_works_asks_and_completes(plain: Any, record
     done = await own("remit_complete_task")
     assert done["structuredContent"] == {"task": "task_1", "state": "completed"}
     assert json.loads((await plain.post(call("echo"), **PLAIN)).body)["result"]["isError"]
+
+
+async def test_of_tasks_that_are_begun_at_once_only_one_is(plain: Any, until: Any):
+    tasks, asked = plain.authority.tasks, []
+    go_on, opening = asyncio.Event(), tasks.open
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        await go_on.wait()
+        return await opening(*args, **kwargs)
+
+    tasks.open = slow
+    begin = call("remit_begin_task", template="work", purpose="p")
+    posts = [asyncio.create_task(plain.post(begin, **PLAIN)) for _ in range(8)]
+    await until(lambda: sum(post.done() for post in posts) == 7)
+    go_on.set()
+    results = [json.loads((await post).body)["result"] for post in posts]
+    assert sorted(result["isError"] for result in results) == [False] + [True] * 7
+    assert len(asked) == 1
+
+
+async def test_a_task_whose_client_left_while_it_was_begun_is_current_all_the_same(
+    plain: Any, until: Any
+):
+    tasks = plain.authority.tasks
+    go_on, opening = asyncio.Event(), tasks.open
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        await go_on.wait()
+        return await opening(*args, **kwargs)
+
+    tasks.open = slow
+    begin = call("remit_begin_task", template="work", purpose="p")
+    post = asyncio.create_task(plain.post(begin, **PLAIN))
+    await until(lambda: bool(plain.gateway.house.beginning))
+    post.cancel()
+    await asyncio.gather(post, return_exceptions=True)
+    go_on.set()
+    await until(lambda: not plain.gateway.house.beginning)
+    status = json.loads((await plain.post(call("remit_task_status"), **PLAIN)).body)["result"]
+    assert status["structuredContent"]["task"] == "task_1"
 
 
 async def test_the_own_tools_are_no_way_in_for_others(plain: Any, recorder: Any):
