@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,8 +157,20 @@ async def admit(claim: Claim, subject: Subject, authority: Authority) -> Task:
         MandateError: the claim's task token admits nothing; this leaves a record.
         EvidenceError: the refusal could not be recorded.
     """
-    try:
+    async with recorded(authority):
         return await authority.tasks.admit(claim, subject)
+    raise AssertionError  # pragma: no cover - the block above returns or raises
+
+
+@contextlib.asynccontextmanager
+async def recorded(authority: Authority) -> AsyncIterator[None]:
+    """Leave a record of what is refused for want of a mandate, durable before it is told.
+
+    Raises:
+        EvidenceError: the refusal could not be recorded.
+    """
+    try:
+        yield
     except MandateError as error:
         authority.evidence.stage(error.record(), Context())
         await authority.evidence.barrier()
