@@ -58,6 +58,7 @@ bench: setup
 
 docs: setup
 	@$(BIN)/python -m remit.policy.facts_page > docs/policy.md
+	@$(BIN)/python -m remit.cli.reference > docs/cli.md
 
 lock: setup
 	@$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --extra quickstart --group dev -o requirements.lock pyproject.toml

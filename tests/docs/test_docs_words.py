@@ -11,7 +11,8 @@ import pytest
 from cyclopts import App
 
 from remit.app.config import Config, parse
-from remit.cli.common import Exit
+from remit.cli import reference
+from remit.cli.common import MEANINGS, Exit
 from remit.cli.main import COMMANDS, EPILOGUE, app
 from remit.tasks.templates import parse_templates
 
@@ -95,14 +96,27 @@ def test_every_exit_status_is_explained_in_the_help_and_in_the_readme():
             assert re.search(rf"\b{int(status)}\b", text), status
 
 
-HELP_ONLY = {"deny", "keys", "lease"}
-"""Commands that no page shows yet: their `--help` is all there is. This list only gets shorter."""
+REFERENCE = ROOT / "docs" / "cli.md"
 
 
-def test_every_command_is_shown_on_a_page():
-    everything = "\n".join(page.read_text() for page in PAGES)
-    unnamed = {name for name in COMMANDS if not re.search(rf"\bremit {name}\b", everything)}
-    assert unnamed <= HELP_ONLY
+def test_every_command_is_shown_on_a_page_that_says_what_it_is_for():
+    everything = "\n".join(page.read_text() for page in PAGES if page != REFERENCE)
+    assert [name for name in COMMANDS if not re.search(rf"\bremit {name}\b", everything)] == []
+
+
+def test_the_page_of_the_command_line_is_what_the_commands_say():
+    assert REFERENCE.read_text() == reference.page(), "make docs"
+
+
+def test_the_page_of_the_command_line_has_every_command_and_every_exit_status():
+    said = REFERENCE.read_text()
+    for name in COMMANDS:
+        for sub in [each for each in app[name] if not each.startswith("-")]:
+            assert f"\n## remit {name} {sub}\n" in said
+        assert f"\n## remit {name}\n" in said
+    rows = dict(re.findall(r"(?m)^\| (\d+) \| (.+) \|$", said))
+    assert rows == {str(int(status)): meaning for status, meaning in MEANINGS.items()}
+    assert set(MEANINGS) == set(Exit)
 
 
 def test_no_source_and_no_page_names_a_path_of_one_machine():

@@ -25,7 +25,22 @@ class Exit(IntEnum):
     CONFIG = 2
     UNREACHABLE = 3
     PROOF = 4
+    NOT_EXECUTED = 126
+    NOT_FOUND = 127
     INTERRUPTED = 130
+
+
+MEANINGS = {
+    Exit.DONE: "done",
+    Exit.REFUSED: "refused or failed, and the message says by whom",
+    Exit.CONFIG: "wrong usage or configuration",
+    Exit.UNREACHABLE: "no authority answers",
+    Exit.PROOF: "a proof does not verify",
+    Exit.NOT_EXECUTED: "`remit run`: the command is there, but cannot be executed",
+    Exit.NOT_FOUND: "`remit run`: there is no such command",
+    Exit.INTERRUPTED: "interrupted",
+}
+"""Every exit status in words; `remit run` otherwise ends with its command's own."""
 
 
 @Parameter(name="*")

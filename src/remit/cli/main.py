@@ -18,8 +18,8 @@ from remit.model.errors import ConfigError, InputError, ProofError, RemitError, 
 
 EPILOGUE = (
     "Exit status: "
-    + "; ".join(f"{status:d} {meaning}" for status, meaning in MEANINGS.items())
-    + "; `remit run` ends with the status of its command."
+    + "; ".join(f"{status:d} {meaning.replace('`', '')}" for status, meaning in MEANINGS.items())
+    + "; remit run ends with the status of its command."
 )
 
 app = App(

@@ -14,7 +14,6 @@ import ctypes
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from remit.cli.starting import program_of
 from remit.identity.workload_api.proc import process
 from remit.model.errors import ConfigError, RemitError, UnavailableError, UnidentifiedError
 
@@ -141,10 +141,7 @@ def _program(command: Sequence[str]) -> str:
         )
     if not command:
         raise ConfigError("there is no command to run")
-    program = shutil.which(command[0])
-    if program is None:
-        raise ConfigError(f"`{command[0]}` is not a program that can be found and executed")
-    return program
+    return program_of(command[0])
 
 
 def _child(

@@ -24,7 +24,8 @@ GROUPS = {
     "policy": ("check", "test", "explain"),
     "evidence": ("show", "export", "verify", "audit", "key"),
     "catalog": ("scan", "list", "show", "accept"),
-    "lease": ("list",),
+    "lease": ("list", "show", "revoke"),
+    "credential": ("verify-none",),
     "keys": ("rotate",),
     "gateway": ("stdio",),
 }
@@ -84,6 +85,28 @@ def test_an_error_is_json_where_json_was_asked_for(empty: Path, capsys: pytest.C
 def test_wrong_usage_is_2(empty: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]):
     assert status_of(tokens) == 2
     assert "--help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wrong", "step"),
+    [
+        (["agnt", "list"], 'Did you mean "agent"?', "`remit --help`"),
+        (["agent", "lst"], 'Did you mean "list"?', "`remit agent --help`"),
+        (["agent", "show"], "`remit agent show` needs NAME", "`remit agent show --help`"),
+        (["task", "open", "t"], "`remit task open` needs `--agent`", "`remit task open --help`"),
+        (["agent", "list", "x", "y"], "does not take `x y`", "`remit agent list --help`"),
+        (["task", "list", "--limt", "3"], "Did you mean --limit?", "`remit task list --help`"),
+        (["run", "--", "true"], "`remit run` needs `--agent`", "`remit run --help`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_says_what_is_wrong_and_what_to_type_next(
+    empty: Path, tokens: list[str], wrong: str, step: str, capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(tokens) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert wrong in first
+    assert step in second
 
 
 def test_init_writes_a_file_that_loads_and_leaves_an_existing_one_alone(

@@ -153,6 +153,9 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("catalog", "show", "desk/read", status=1)["error"]["code"] == "not_found"
     assert run("catalog", "accept", "desk/read", status=1)["error"]
     assert run("lease", "list")["items"] == []
+    assert run("lease", "show", "none_such", status=1)["error"]["message"]
+    assert run("lease", "revoke", "none_such", status=1)["error"]["message"]
+    assert run("credential", "verify-none")["none_stands"] is True
     assert run("keys", "rotate")["spiffe_sequence"] > 0
     assert run("policy", "check")["ok"] is True
     assert run("policy", "test")["ok"] is True
@@ -299,12 +302,21 @@ def test_run_without_an_authority_is_3_and_its_commands_json_stays_its_own(
     assert "cannot be reached" in captured.err
 
 
-def test_run_without_a_command_or_with_one_that_is_not_there_is_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_ends_as_a_shell_would_where_there_is_nothing_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").write_text("no program")
     assert status_of(["run", "--agent", "a"]) == 2
-    assert status_of(["run", "--agent", "a", "--", "no-such-program-here"]) == 2
+    assert "-- COMMAND" in capsys.readouterr().err
+    for command, status, step in (
+        ("no-such-program-here", 127, "mend PATH"),
+        ("./nowhere/at-all", 127, "say its path"),
+        ("./plain", 126, "chmod +x"),
+        (".", 126, "cannot be executed"),
+    ):
+        assert status_of(["run", "--agent", "a", "--", command]) == status
+        assert step in capsys.readouterr().err
 
 
 def test_what_a_terminal_would_obey_is_written_out():

@@ -123,10 +123,10 @@ def test_without_an_authority_nothing_executes(tmp_path: Path):
 
 
 def test_an_unknown_program_is_refused_before_anyone_is_asked(control: Control):
-    for command in (["no-such-program"], []):
+    for command, refusal in ((["no-such-program"], "CommandError"), ([], "ConfigError")):
         status, _, complained = finish(begin(control, *command))
         assert status == 3
-        assert complained.startswith("ConfigError")
+        assert complained.startswith(refusal)
     assert control.asked == []
 
 
