@@ -23,13 +23,18 @@ setup: .venv/.done
 .venv/.done: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "remit needs Python 3.11 or newer; here is $$(python3 --version 2>&1 | head -n 1): install one, or set PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "making .venv with $(PYTHON)" >&2
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  echo 'installing locked dependencies: a moment with uv' >&2 && \
 	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  echo 'installing remit' >&2 && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
 	  $(PYTHON) -m venv .venv && \
+	  echo 'installing locked dependencies: a minute or two with pip' >&2 && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  echo 'installing remit' >&2 && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
 	fi
 	@touch $@
