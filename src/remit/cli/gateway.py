@@ -10,6 +10,7 @@ from cyclopts import App
 from remit.app import logs
 from remit.cli.common import DEFAULTS, Common
 from remit.gateway.bridge import bridge
+from remit.gateway.knock import require_upstream
 from remit.identity.workload_api.client import WorkloadClient
 from remit.model.errors import ConfigError
 from remit.proof.dpop import ProofKey
@@ -41,6 +42,7 @@ def stdio(*, upstream: str, common: Common = DEFAULTS) -> None:
     key = ProofKey.generate()
 
     async def main() -> None:
+        await require_upstream(url, upstream, loaded.config.upstreams)
         async with WorkloadClient(endpoint) as workload:
 
             async def token() -> str:
