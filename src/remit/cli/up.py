@@ -12,6 +12,7 @@ from remit.app import logs
 from remit.app.serve import serving
 from remit.cli.common import DEFAULTS, Common
 from remit.cli.drawing import ERR
+from remit.cli.hardening import forbid_tracing
 
 
 def up(
@@ -32,6 +33,7 @@ def up(
     chosen = "json" if common.json and log_format == "auto" else log_format
     logs.set_up(log_level, json=None if chosen == "auto" else chosen == "json")
     loaded = common.loaded()
+    forbid_tracing()
 
     async def main() -> None:
         stop = asyncio.Event()
