@@ -1,7 +1,9 @@
 """What an agent needs to work through Remit: who it is, what for, and the MCP SDK.
 
-There is no secret here. The identity comes from the Workload API, which knows the agent's process
-from the kernel; the task token says what the agent works for, and is useless to anyone else.
+There is no secret to hand out here. The identity comes from the Workload API, which knows the
+agent's process from the kernel; the task token says what the agent works for. Both travel with every
+request, and so does a proof that the sender holds a key (DPoP, RFC 9449) which this process made and
+keeps in memory: what somebody captures on the way is of no use to them.
 
     SPIFFE_ENDPOINT_SOCKET  where the Workload API listens (read by the `spiffe` client)
     REMIT_URL               the authority, such as http://127.0.0.1:7480
@@ -25,27 +27,32 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from spiffe import WorkloadApiClient
 
+from remit.proof.dpop import ProofKey
+
 DECISION = "dev.remit/decision"
 _CALL_SECONDS = 60.0
 _FRESH_SECONDS = 30.0
 
 
 class Identity(httpx2.Auth):
-    """Shows a fresh JWT-SVID and the task token with every request."""
+    """Shows a fresh JWT-SVID and the task token with every request, and proves who sends them."""
 
     def __init__(self, audience: str, task_token: str) -> None:
         self._audience = audience
         self._task_token = task_token
+        self._key = ProofKey.generate()
         self._token = ""
         self._expires_at = 0.0
 
     def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
-        """Add both headers to one request."""
+        """Add the three headers to one request."""
         if time.time() > self._expires_at - _FRESH_SECONDS:
             with WorkloadApiClient() as workload_api:
                 svid = workload_api.fetch_jwt_svid(audience={self._audience})
             self._token, self._expires_at = svid.token, float(svid.expiry)
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        proof = self._key.prove(request.method, str(request.url), self._token)
+        request.headers["Authorization"] = f"DPoP {self._token}"
+        request.headers["DPoP"] = proof
         request.headers["Remit-Task"] = self._task_token
         yield request
 

@@ -125,11 +125,26 @@ def _server(agent: str, upstream: str, config: str | None) -> dict[str, Any]:
 _PYTHON = """\
 # start it with: remit run --agent NAME -- python your_agent.py
 import os
+
+import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from spiffe import WorkloadApiClient
 
-with WorkloadApiClient() as workload:  # no secret: the kernel vouches for this process
-    svid = workload.fetch_jwt_svid(audience={{os.environ["REMIT_AUDIENCE"]}})
-headers = {{"Authorization": f"Bearer {{svid.token}}", "Remit-Task": os.environ["REMIT_TASK"]}}
-endpoint = "{url}/mcp/{upstream}"  # hand endpoint and headers to your MCP client
+from remit.proof.dpop import ProofKey
+
+
+class Governed(httpx2.Auth):
+    key = ProofKey.generate()  # in memory only; the task is this key's from its first use on
+
+    def auth_flow(self, request):
+        with WorkloadApiClient() as workload:  # no secret: the kernel vouches for this process
+            svid = workload.fetch_jwt_svid(audience={{os.environ["REMIT_AUDIENCE"]}}).token
+        request.headers["Authorization"] = f"DPoP {{svid}}"
+        request.headers["DPoP"] = self.key.prove(request.method, str(request.url), svid)
+        request.headers["Remit-Task"] = os.environ["REMIT_TASK"]
+        yield request
+
+
+http = httpx2.AsyncClient(auth=Governed())
+transport = streamable_http_client("{url}/mcp/{upstream}", http_client=http)  # for mcp.Client
 """

@@ -112,8 +112,13 @@ async def _work(
         )
     _say(quiet, table)
     closed = await asyncio.to_thread(client.post, "tasks", opened["id"], "complete")
-    _say(quiet, f"[dim]task {closed['state']}, {closed['spent']['calls']} calls spent[/]\n")
+    spent = f"task {closed['state']}, {closed['spent']['calls']} calls spent"
+    bound = f"every request proved to come from the holder of the key {closed['key']}"
+    _say(quiet, f"[dim]{spent}; {bound}[/]\n")
     chain = await asyncio.to_thread(client.get, "evidence", "tasks", opened["id"])
+    proven = [r["body"]["proof"] for r in chain["records"] if r["kind"] == "call.identified"]
+    if not proven or set(proven) != {"dpop"}:
+        shown.failures.append(f"{agent.name} made calls without proving that it holds a key")
     for record in chain["records"]:
         if record["kind"] == "call.decided" and record["body"]["effect"] == "deny":
             shown.refusals |= {policy["id"] for policy in record["body"]["policies"]}
