@@ -171,8 +171,8 @@ async def close_task(task_id: str, state: TaskState, by: str, authority: Authori
 
 
 def _require_evidence(authority: Authority) -> None:
-    """Raise where records are not written, or the log not published: nothing may act unseen."""
-    if (trouble := authority.evidence.health()) is not None:
+    """Raise where records are not written, or long not published: nothing may act unseen."""
+    if (trouble := authority.evidence.refusal()) is not None:
         raise EvidenceError(trouble)
 
 

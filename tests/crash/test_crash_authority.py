@@ -178,6 +178,8 @@ async def test_a_dead_upstream_fails_clearly_and_readiness_tells(tmp_path: Path)
 
 async def test_with_its_log_unwritable_calls_are_refused_until_it_is_mended(tmp_path: Path):
     place = Place(tmp_path)
+    limits = "[limits]\npublish_grace_seconds = 0.2\n"
+    place.config.write_text(place.config.read_text() + limits)
     log, away = tmp_path / "s" / "log", tmp_path / "away"
     refused: dict[str, Any] = {}
 

@@ -142,6 +142,8 @@ class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     decide_seconds: float = 2.0
     issue_seconds: float = 15.0
     settle_seconds: float = 30.0
+    durable_seconds: float = 10.0
+    publish_grace_seconds: float = 30.0
     body_bytes: int = 4 * 1024 * 1024
 
 

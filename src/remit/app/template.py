@@ -118,5 +118,11 @@ trust_domain = "remit.local"
 # decide_seconds = 2
 # issue_seconds = 15
 # settle_seconds = 30
+# How long a call waits for a disk that neither writes nor fails. Then it is refused, and so is
+# every other until the disk answers.
+# durable_seconds = 10
+# How long the public log may lag behind the records before calls are refused. The records are
+# durable meanwhile; /readyz tells at once.
+# publish_grace_seconds = 30
 # body_bytes = 4194304
 """

@@ -20,7 +20,7 @@ from remit.evidence.chain import Finding, audit, chain_digest
 from remit.evidence.keys import read_or_create
 from remit.evidence.log import Log
 from remit.evidence.ports import EvidenceStore, LeafRow, SealedPayload, StoredLeaf
-from remit.evidence.publisher import Publisher
+from remit.evidence.publisher import GRACE_SECONDS, Publisher
 from remit.evidence.recovery import OpenCalls, Owed
 from remit.evidence.signer import NoteSigner
 from remit.evidence.vault import KEY_BYTES, Opened, Vault
@@ -49,6 +49,7 @@ class Ledger:
         trust_domain: str,
         clock: Clock = _now,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
+        publish_grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Open the ledger's keys in ``folder``/keys and its log in ``folder``/log.
 
@@ -58,6 +59,7 @@ class Ledger:
             trust_domain: names the log: its origin is ``<trust domain>/log``.
             clock: gives each record its time.
             randomness: ids, salts, nonces and keys come from it.
+            publish_grace_seconds: how long publishing may fail before calls are refused.
 
         Raises:
             ConfigError: a key file cannot be read or made, or others may read it.
@@ -71,7 +73,9 @@ class Ledger:
             store, read_or_create(keys / "vault.key", KEY_BYTES, randomness), randomness=randomness
         )
         self.log = Log(store)
-        self.publisher = Publisher(self.log, self.signer, folder / "log")
+        self.publisher = Publisher(
+            self.log, self.signer, folder / "log", grace_seconds=publish_grace_seconds
+        )
         self._sealing: dict[str, bool] = {}
         self._owed = Owed(self.find)
         self._started = False
@@ -125,6 +129,16 @@ class Ledger:
         if not self._started:
             return "evidence has not started"
         return self._store.health() or self.publisher.health()
+
+    def refusal(self) -> str | None:
+        """Return None while calls may act, else why not.
+
+        A record that cannot be written stops every call at once. One that is durable and not yet
+        published stops them only after a grace (ADR 7); ``health`` tells before.
+        """
+        if not self._started:
+            return "evidence has not started"
+        return self._store.health() or self.publisher.refusal()
 
     async def start(self) -> None:
         """Prove that the database continues what was published, finish what a crash cut off.

@@ -7,13 +7,17 @@ The rules it keeps:
   writes again with the same bytes.
 - While records arrive, a checkpoint is signed at least once a second; one more at the end.
 - A checkpoint is signed only over a tree that starts with the last one published.
-- A round that fails is tried again; :meth:`Publisher.health` says so until one succeeds.
+- A round that fails, or does not end, is tried again; :meth:`Publisher.health` says so until one
+  succeeds. Records are durable without it, so :meth:`Publisher.refusal` stops calls only once this
+  has lasted longer than ``grace_seconds``, or the database was altered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -28,6 +32,12 @@ from remit.proof.tiles import CHECKPOINT_PATH, TILE_WIDTH, Tile, encode_bundle, 
 
 PERIOD_SECONDS = 0.5
 """How long to rest between rounds: half of what is promised, so that a slow round keeps it."""
+SLOW_SECONDS = 5.0
+"""How long a round may take before it counts as trouble."""
+GRACE_SECONDS = 30.0
+"""How long publishing may fail before calls are refused, unless told otherwise."""
+CLOSE_SECONDS = 10.0
+"""How long the last checkpoint may take before the end comes without it."""
 ROUND_TILES = 64
 """Full tiles a round at most: 16,384 records, so that a long absence is caught up in steps."""
 
@@ -37,10 +47,22 @@ _log = structlog.get_logger()
 class Publisher:
     """Writes the log's files. ``published`` is the last signed checkpoint, ``note`` its bytes."""
 
-    def __init__(self, log: Log, signer: NoteSigner, folder: Path) -> None:
+    def __init__(
+        self,
+        log: Log,
+        signer: NoteSigner,
+        folder: Path,
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = log
         self._signer = signer
         self.folder = folder
+        self.grace_seconds = grace_seconds
+        self._monotonic = monotonic
+        self._behind_since: float | None = None
+        self._altered = False
         self.published: Checkpoint | None = None
         self.note: bytes | None = None
         self._trouble: str | None = None
@@ -55,7 +77,18 @@ class Publisher:
 
     def health(self) -> str | None:
         """Return None when the last round succeeded, else what is wrong."""
+        if self._trouble is None and self._behind_seconds() > SLOW_SECONDS:
+            return f"the log has not been published for {self._behind_seconds():.0f} seconds"
         return self._trouble
+
+    def refusal(self) -> str | None:
+        """Return None while calls may act, else why not: published too long ago, or altered."""
+        if self._altered or self._behind_seconds() > self.grace_seconds:
+            return self.health() or "the log cannot be published"
+        return None
+
+    def _behind_seconds(self) -> float:
+        return 0.0 if self._behind_since is None else self._monotonic() - self._behind_since
 
     async def resume(self) -> None:
         """Read the last published checkpoint and prove that the log continues it.
@@ -100,9 +133,19 @@ class Publisher:
         """Stop, and sign a last checkpoint.
 
         Raises:
-            EvidenceError: the last checkpoint cannot be written.
+            EvidenceError: the last checkpoint cannot be written, or not in time.
             ProofError: the database was altered meanwhile.
         """
+        last = asyncio.ensure_future(self._last())
+        done, _ = await asyncio.wait([last], timeout=CLOSE_SECONDS)
+        if not done:
+            raise EvidenceError(
+                f"the disk has not answered for {CLOSE_SECONDS:g} seconds: "
+                "the last records are published at the next start"
+            )
+        last.result()
+
+    async def _last(self) -> None:
         if self._task is not None:
             self._stop.set()
             await asyncio.wait([self._task])
@@ -144,10 +187,14 @@ class Publisher:
 
     async def _run(self) -> None:
         while not self._stop.is_set():
+            if self._behind_since is None:
+                self._behind_since = self._monotonic()
             try:
                 await self.publish()
-                self._trouble = None
+                self._trouble = self._behind_since = None
+                self._altered = False
             except RemitError as error:
+                self._altered = isinstance(error, ProofError)
                 if self._trouble is None:
                     _log.error("evidence.not_published", reason=str(error))
                 self._trouble = f"the log cannot be published: {error}"

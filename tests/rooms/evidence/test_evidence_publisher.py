@@ -1,6 +1,7 @@
 """The published log: complete before its checkpoint, continued after any crash."""
 
 import asyncio
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -216,3 +217,73 @@ async def test_an_unwritable_log_shows_in_health_and_heals(
         await asyncio.sleep(0.01)
     await house.close(ledger)
     assert published(house, ledger)[0] == 1
+
+
+class Hung:
+    """A disk for the log's files that does not answer until ``go``, and a clock to turn."""
+
+    def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.writing = threading.Event()
+        self.now = 0.0
+        monkeypatch.setattr(ledger.publisher, "_monotonic", lambda: self.now)
+        ledger.publisher._behind_since = 0.0  # a round may have begun by the other clock
+        monkeypatch.setattr(room, "write_file", self._write)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        self.writing.set()
+        self.go.wait(20)
+        write_file(path, data)
+
+
+async def test_a_log_that_lags_shows_in_health_early_and_refuses_calls_past_the_grace(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    ledger = await house.open()
+    await ledger.publisher.publish()
+    disk = Hung(ledger, monkeypatch)
+    leave(ledger, "call.failed")
+    await asyncio.to_thread(disk.writing.wait)
+    assert ledger.health() is None
+    disk.now = room.SLOW_SECONDS + 1
+    assert "has not been published for 6 seconds" in ledger.health()
+    assert ledger.refusal() is None
+    disk.now = room.GRACE_SECONDS + 1
+    assert "has not been published for 31 seconds" in ledger.refusal()
+    disk.go.set()
+    while ledger.refusal() is not None:  # noqa: ASYNC110 - the publisher offers no event
+        await asyncio.sleep(0.01)
+    await house.close(ledger)
+    assert published(house, ledger)[0] == 1
+
+
+async def test_a_database_that_was_altered_refuses_calls_without_grace(house: House):
+    ledger = await house.open()
+    leave(ledger, "call.failed")
+    await ledger.publisher.publish()
+    house.journal.stage(
+        lambda c: c.exec_driver_sql("UPDATE record SET data = x'7b7d' WHERE idx = 0")
+    )
+    leave(ledger, "call.failed")
+    while ledger.refusal() is None:  # noqa: ASYNC110 - the publisher offers no event
+        await asyncio.sleep(0.01)
+    assert "altered" in ledger.refusal()
+    with pytest.raises(ProofError):
+        await ledger.close()
+    await house.journal.close()
+
+
+async def test_a_log_whose_disk_hangs_does_not_hold_up_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    ledger = await house.open()
+    await ledger.publisher.publish()
+    disk = Hung(ledger, monkeypatch)
+    monkeypatch.setattr(room, "CLOSE_SECONDS", 0.05)
+    leave(ledger, "call.failed")
+    await ledger.barrier()
+    with pytest.raises(EvidenceError, match="has not answered"):
+        await ledger.close()
+    disk.go.set()
+    await ledger.publisher.publish()
+    await house.journal.close()
