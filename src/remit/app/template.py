@@ -1,7 +1,8 @@
 """The commented configuration that `remit init` writes."""
 
 TEMPLATE = """\
-# Remit's configuration. Every setting is shown; those behind a `#` have the value shown.
+# Remit's configuration. Every setting is shown. Behind a `#` stands its default, and taking the `#`
+# away changes nothing; but in a block that begins with "Example" nothing is set until you write it.
 # Paths are relative to this file. An unknown key is an error. Check it with: remit doctor
 
 [authority]
@@ -15,11 +16,13 @@ trust_domain = "remit.local"
 
 # Loopback only, unless you say allow_remote = true; then set [authority.tls] too, or every token
 # crosses the network in clear.
-# listen = "127.0.0.1:7480"
+# listen = "127.0.0.1:7480"    # host:port; [::1]:7480 for IPv6
 # allow_remote = false
 
-# The address clients use, where it is not the one above (behind a proxy, for example).
+# Example: the address clients use, where it is not the one above (behind a proxy).
 # url = "https://remit.example.com"
+
+# Who may be answered, besides this address itself.
 # allowed_hosts = []     # further Host headers that are accepted; others are refused (rebinding)
 # allowed_origins = []   # further Origin headers
 
@@ -33,96 +36,104 @@ trust_domain = "remit.local"
 # agent opens or uses a task without a proof.
 # proof_of_possession = "when_bound"
 
+# Example: without this block, http and not https.
 # [authority.tls]
-# cert = "server.pem"
-# key = "server.key"
+# cert = "server.pem"            # the certificate's chain, PEM
+# key = "server.key"             # its private key, PEM, without a passphrase
 
-# What the agents call. A name is what they see: /mcp/NAME. Either a command that speaks MCP on
-# its standard input and output, or the URL of a server that speaks it over HTTP.
+# Example: what the agents call; at first there is nothing. A name is what they see: /mcp/NAME.
+# Either a command that speaks MCP on its standard input and output, or the URL of a server that
+# speaks it over HTTP.
 #
 # [upstream.git]
-# command = ["mcp-server-git"]
+# command = ["mcp-server-git"]   # program and arguments; started, watched and restarted by Remit
 # environment = "dev"            # dev, staging or prod: policy compares it with the mandate's
 # env = { GIT_TERMINAL_PROMPT = "0" }   # all that the process gets, beside PATH, HOME and locale
-# cwd = "."
+# cwd = "."                      # where it runs
 # trusted = false                # may its results be believed?
-# timeout_seconds = 60
+# timeout_seconds = 60           # the longest it may be silent within a call
 # pin = "first-sight"            # or "accepted": no tool is usable before somebody accepts it
 #
-# What you know better than the server says of itself:
+# Example: what you know better of one tool than its server says. These are no defaults. What you
+# leave out stays as it is: `environment` and `trusted` as the upstream's above, `side_effects` true
+# for a tool, `confidentiality` public, and no category and no destination.
 # [upstream.git.tool.git_commit]
-# side_effects = true
-# environment = "dev"
-# confidentiality = "internal"   # public, internal, confidential, restricted
-# trusted = true
-# categories = []                # pii, secret, financial, ...
-# destinations = []              # arguments that say where or to whom
+# side_effects = true            # does it change anything?
+# environment = "dev"            # dev, staging or prod
+# confidentiality = "internal"   # of its results: public, internal, confidential, restricted
+# trusted = true                 # may its results be believed?
+# categories = ["pii"]           # of its results: pii, secret, financial, ...
+# destinations = ["url"]         # its arguments that say where or to whom
 #
+# Example: a server that speaks MCP over HTTP.
 # [upstream.crm]
-# url = "https://crm.example.com/mcp"
+# url = "https://crm.example.com/mcp"   # in place of `command`
 # environment = "prod"
 #
-# A credential of its own for every call (or task), minted by a broker, put in by the gateway,
-# never seen by the agent, and taken back. Say where it goes: `header`, or `env` of a command's
-# process, or `meta`. What stands in braces is a value of the broker's: see its page in
+# Example: a credential of its own for every call (or task), minted by a broker, put in by the
+# gateway, never seen by the agent, and taken back. Say where it goes: `header`, or `env` of a
+# command's process, or `meta`. What stands in braces is a value of the broker's: see its page in
 # docs/brokers/.
 # [upstream.crm.credential]
-# broker = "crm-tokens"
+# broker = "crm-tokens"          # which of the brokers below mints it
 # scope = "call"                 # or "task": one for the task's calls, settled with it
 # seconds = 300                  # the longest it may live
 # grant = {}                     # what it may do there: the broker's page says how that is written
 # header = { Authorization = "Bearer {token}" }
-# env = {}
-# meta = {}
+# env = {}                       # of its process, where it is a command
+# meta = {}                      # of the call's _meta
 #
+# Example: what mints it.
 # [broker.crm-tokens]
-# kind = "jwt"
+# kind = "jwt"                   # further keys are the broker's own: docs/brokers/
 
-# Agents told by what the kernel says of their process, besides those started by `remit run`.
-# All selectors must hold. Interpreters share an executable: prefer `remit run` for scripts.
-#
+# Example: agents told by what the kernel says of their process, besides those started by
+# `remit run`. All selectors must hold. Interpreters share an executable: prefer `remit run` for
+# scripts.
 # [[workload]]
-# agent = "reporter"
+# agent = "reporter"             # its registered name; below, what has to hold of its process
 # selectors = ["unix:uid:1001", "unix:path:/usr/local/bin/reporter"]
 
-# Tokens of your identity provider, or of a platform that runs agents. What no rule maps is
+# Example: tokens of your identity provider, or of a platform that runs agents. What no rule maps is
 # refused.
 #
 # [[issuer]]
-# issuer = "https://login.example.com"
-# audience = "remit"
+# issuer = "https://login.example.com"  # its keys are found from here
+# audience = "remit"                    # whom its tokens have to be made out for
 # [[issuer.rule]]
-# claims = { email = "ada@example.com" }
-# person = "user:ada@example.com"
+# claims = { email = "ada@example.com" }  # all of them have to match
+# person = "user:ada@example.com"       # or: agent = "reporter"
 # roles = ["operator", "manager"]   # operator may change agents and the catalogue
 
-# Other trust domains whose agents may come.
+# Example: other trust domains whose agents may come.
 #
 # [[federate]]
-# trust_domain = "partner.example"
+# trust_domain = "partner.example"      # their identities start with spiffe://partner.example/
 # bundle = "https://spiffe.partner.example/bundle"   # or a file
 
 [policy]
 # A folder of your own *.cedar and templates/*.toml, reloaded when it changes. Without it the
 # default bundle decides; `templates` adds your mandate templates to it.
+# Example: without them there is no template, so that no task can be opened.
 # bundle = "policy"
 # templates = "templates"
 
 [approvals]
 # May the person a task is for approve its calls? Then nobody else has to look.
 # self_approval = false
-# expires_seconds = 900
+# expires_seconds = 900          # from when it is asked: to decide it, and to use it
 
 [limits]
-# identify_seconds = 10
-# decide_seconds = 2
-# issue_seconds = 15
-# settle_seconds = 30
+# How long each step of a call may take; then the call is refused.
+# identify_seconds = 10          # who asks
+# decide_seconds = 2             # may they
+# issue_seconds = 15             # with which credential
+# settle_seconds = 30            # and its revocation, which is tried again later
 # How long a call waits for a disk that neither writes nor fails. Then it is refused, and so is
 # every other until the disk answers.
 # durable_seconds = 10
 # How long the public log may lag behind the records before calls are refused. The records are
 # durable meanwhile; /readyz tells at once.
 # publish_grace_seconds = 30
-# body_bytes = 4194304
+# body_bytes = 4194304           # the longest request that is read
 """

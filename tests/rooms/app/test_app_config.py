@@ -115,6 +115,33 @@ def test_every_setting_stands_in_the_template():
             assert re.search(pattern, TEMPLATE), f"{kind.__name__}.{field.encode_name}"
 
 
+SETTING = re.compile(r"(?:# ?)?(?P<key>[a-z_]+) = ")
+HEAD = re.compile(r"(?:# ?)?\[+(?P<table>[\w.-]+)\]+")
+
+
+def test_every_setting_in_the_template_is_explained_beside_it_or_above_it():
+    unexplained, above = [], False
+    for line in TEMPLATE.splitlines():
+        setting, head = SETTING.match(line), HEAD.match(line)
+        if setting:
+            if not above and "  # " not in line:
+                unexplained.append(line)
+        elif not head:
+            # Words hold for the settings below them, until a line of nothing.
+            above = len(line) > 2
+    assert unexplained == []
+
+
+def test_what_is_no_default_in_the_template_is_called_an_example():
+    usual = {"authority", "policy", "approvals", "limits"}
+    block: list[str] = []
+    for line in TEMPLATE.splitlines():
+        head = HEAD.match(line)
+        if head and head["table"] not in usual and not head["table"].endswith(".rule"):
+            assert any(each.startswith("# Example: ") for each in block), line
+        block = [] if not line or head else [*block, line]
+
+
 def test_with_every_setting_uncommented_the_template_is_valid():
     config = uncommented()
     assert config.upstreams.keys() == {"git", "crm"}
