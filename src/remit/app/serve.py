@@ -302,7 +302,6 @@ async def _every_second(house: House) -> None:
         ending = {name: running for name, running in ending.items() if not running.done()}
         await _tolerant("saying outcomes again", outcomes_owed())
         await _tolerant("looking after agents' processes", _supervisors(house))
-        await _tolerant("saying outcomes again", outcomes_owed())
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("sweeping leases", sweep())
         await _tolerant("rotating keys", rotation_due())
