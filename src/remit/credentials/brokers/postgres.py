@@ -1,0 +1,395 @@
+"""Broker `postgres`: a login role a lease, made with its privileges in one transaction, and dropped.
+
+The role's name is the lease's handle, so that a crash loses nothing: whatever was made is found by
+name. A revocation takes the login away first, so that no session begins between the end of the
+others and the drop; then it ends sessions, drops what the role owns, drops the role, and asks the
+catalogue. Mints and revocations of one database wait for each other (an advisory lock): two
+grants on one table at once would fail, and a revocation must not overtake a mint's commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import psycopg
+import structlog
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from remit.credentials.brokers.postgres_admin import (
+    Connection,
+    Desk,
+    Options,
+    address,
+    password_source,
+    said,
+)
+from remit.credentials.brokers.postgres_grants import (
+    NAME_BYTES,
+    Grant,
+    check_name,
+    creation,
+    lacking,
+    privileges,
+    read_grant,
+)
+from remit.credentials.brokers.postgres_survey import powerful, survey
+from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
+from remit.model.errors import BrokerError, ConfigError, NotMintedError
+from remit.model.lease import Credential, Lease
+
+log = structlog.get_logger()
+
+OLDEST = 140_000
+"""PostgreSQL 14: the first that waits for a session's end when it is told to end it."""
+
+_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(823451907)"
+_ATTEMPTS = 4
+_AGAIN = {"XX000", "40P01", "40001", "42704"}
+"""A catalogue row changed under us, a deadlock, or somebody else dropped the role meanwhile."""
+
+_CUT_SHORT = {"08", "57"}
+"""The classes of SQLSTATE that say the session was ended, not that the commit failed."""
+
+_PASSWORD_BYTES = 32
+_GROUPS_BY_SET = 160_000
+_TERMINATE_MILLISECONDS = 1000
+
+_T = TypeVar("_T")
+
+
+class PostgresBroker:
+    """One database of one server."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], surroundings: Surroundings) -> None:
+        """Read the options; the server is not contacted.
+
+        Raises:
+            ConfigError: an option is unknown, missing or makes no sense.
+        """
+        try:
+            self._options = _options(options)
+            self._address = address(self._options, surroundings.path)
+            password = password_source(self._options, surroundings.path)
+        except ConfigError as error:
+            raise ConfigError(f"`[broker.{name}]`: {error}") from error
+        self._name = name
+        self._prefix = f"{surroundings.installation}-"
+        self._clock = surroundings.clock
+        self._desk = Desk(
+            address=self._address,
+            user=self._options.user,
+            password=password,
+            seconds=self._options.timeout_seconds,
+            limit=self._options.connections,
+            greet=self._greet,
+        )
+
+    @property
+    def traits(self) -> Traits:
+        """It takes back at once, can be asked, and lists what is ours."""
+        return Traits(revocation="immediate", confirms=True, lists=True)
+
+    def check(self, grant: Mapping[str, Any]) -> None:
+        """Look at a grant.
+
+        Raises:
+            ConfigError: it names the key.
+        """
+        read_grant(grant)
+
+    async def issue(self, order: Order) -> Credential:
+        """Make the role and give it what the grant says, all or nothing.
+
+        Raises:
+            NotMintedError: the transaction certainly did not commit.
+            BrokerError: whether it committed is not known.
+        """
+        try:
+            grant = read_grant(order.grant)
+        except ConfigError as error:
+            raise NotMintedError(f"the grant cannot be given: {error}") from error
+        role = self._ours(order.lease)
+        password = secrets.token_urlsafe(_PASSWORD_BYTES)
+        application = f"remit/{order.lease.task}"[:NAME_BYTES]
+        minting = _Mint(role=role, password=password, application=application, grant=grant)
+        async with self._bounded("mint"):
+            await self._repeated(lambda: self._mint(order, minting))
+        return self._credential(order, minting)
+
+    async def _mint(self, order: Order, mint: _Mint) -> None:
+        committing = False
+        try:
+            async with self._desk.connection() as connection, connection.transaction():
+                await self._make(connection, order, mint)
+                committing = True
+        except psycopg.Error as error:
+            if error.sqlstate in _AGAIN and not committing:
+                raise
+            if committing and (error.sqlstate is None or error.sqlstate[:2] in _CUT_SHORT):
+                raise BrokerError(
+                    f"the database did not say whether it made the role: {said(error)}"
+                ) from error
+            raise NotMintedError(f"the database made no role: {said(error)}") from error
+
+    async def _make(self, connection: Connection, order: Order, mint: _Mint) -> None:
+        if connection.info.server_version < OLDEST:
+            raise NotMintedError("PostgreSQL 14 or later is needed")
+        await connection.execute(_LOCK)
+        if mint.grant.roles and (found := await powerful(connection, mint.grant.roles)):
+            raise NotMintedError(
+                f"group role `{found}` reaches further than a database's tables: "
+                "take its powers away, or name another"
+            )
+        database = connection.info.dbname
+        verifier = connection.pgconn.encrypt_password(
+            mint.password.encode(), mint.role.encode(), b"scram-sha-256"
+        ).decode()
+        await connection.execute(
+            creation(
+                mint.role,
+                verifier=verifier,
+                grant=mint.grant,
+                expires_at=order.lease.expires_at,
+                application=mint.application,
+            )
+        )
+        by_set = connection.info.server_version >= _GROUPS_BY_SET
+        await connection.execute(
+            privileges(mint.role, mint.grant, database=database, groups_by_set=by_set)
+        )
+        asked = await connection.execute(lacking(mint.role, mint.grant, database=database))
+        if missing := await asked.fetchone():
+            raise NotMintedError(
+                f"`{self._options.user}` cannot grant {missing[0]}: give it the grant option"
+            )
+
+    def _credential(self, order: Order, mint: _Mint) -> Credential:
+        where = self._address
+        parameters = where.parameters()
+        place = f"{_in_url(where.host)}:{where.port}/{quote(where.database, safe='')}"
+        shown = {k: v for k, v in parameters.items() if k in {"sslmode", "sslrootcert"}}
+        query = "&".join(
+            f"{key}={quote(value, safe='')}"
+            for key, value in ({"application_name": mint.application} | shown).items()
+        )
+        return Credential(
+            values={
+                "username": mint.role,
+                "password": mint.password,
+                "host": where.host,
+                "port": str(where.port),
+                "database": where.database,
+                "dsn": make_conninfo(
+                    **parameters,
+                    user=mint.role,
+                    password=mint.password,
+                    application_name=mint.application,
+                ),
+                "url": f"postgresql://{mint.role}:{mint.password}@{place}?{query}",
+            },
+            secrets=(mint.password,),
+            memo=mint.role,
+            expires_at=order.lease.expires_at,
+        )
+
+    async def revoke(self, lease: Lease, keep: str | None) -> Revocation:
+        """Close the role, end its sessions, drop what it owns and the role, and ask.
+
+        Raises:
+            BrokerError: the server failed, or something keeps the role from being dropped.
+        """
+        del keep
+        role = self._ours(lease)
+        async with self._bounded("revoke"):
+            return await self._repeated(lambda: self._revoke(role))
+
+    async def _revoke(self, role: str) -> Revocation:
+        async with self._desk.connection() as connection:
+            oid = await self._shut(connection, role)
+            if oid is None:
+                return Revocation(confirmed=True)
+            await self._end_sessions(connection, oid)
+            for database in await _elsewhere(connection, oid):
+                async with self._desk.visiting(database) as other, other.transaction():
+                    await self._disown(other, role)
+            async with connection.transaction():
+                await connection.execute(_LOCK)
+                await self._disown(connection, role)
+                await connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+            left = await _one(
+                connection,
+                "SELECT (SELECT count(*) FROM pg_roles WHERE oid = %s OR rolname = %s), "
+                "(SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s)",
+                (oid, role, oid),
+            )
+            if left != (0, 0):
+                raise BrokerError(f"role `{role}` is dropped, but a session of it is not over")
+            return Revocation(confirmed=True)
+
+    async def _shut(self, connection: Connection, role: str) -> int | None:
+        """Let nobody log in any more; committed before sessions are looked for."""
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+            found = await _one(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
+            if found is None:
+                return None
+            await connection.execute(
+                sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(role))
+            )
+        return int(found[0])
+
+    async def _end_sessions(self, connection: Connection, oid: int) -> None:
+        """End them, and look again: one that was logging in may have turned up meanwhile."""
+        while True:
+            ended = await connection.execute(
+                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s",
+                (_TERMINATE_MILLISECONDS, oid),
+            )
+            if not await ended.fetchall():
+                return
+
+    async def _disown(self, connection: Connection, role: str) -> None:
+        """Drop or hand on what the role owns here, and take its privileges away."""
+        name = sql.Identifier(role)
+        heir = self._options.reassign_to
+        if self._options.owned == "reassign" and heir is not None:
+            if await powerful(connection, [heir]):
+                raise BrokerError(
+                    f"`reassign_to`: `{heir}` has powers that a function of the agent's would run "
+                    "with; name a role that has none"
+                )
+            await connection.execute(
+                sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir))
+            )
+        await connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
+
+    async def census(self, leases: Sequence[Lease]) -> Census:
+        """Ask the catalogue for every role of ours, whoever made it.
+
+        Raises:
+            BrokerError: the server could not be asked.
+        """
+        del leases
+        async with self._bounded("list roles"):
+            return Census(alive=await self._repeated(self._roles), complete=True)
+
+    async def _roles(self) -> frozenset[str]:
+        async with self._desk.connection() as connection:
+            asked = await connection.execute(
+                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self._prefix,)
+            )
+            return frozenset(row[0] for row in await asked.fetchall())
+
+    async def survey(self) -> Sequence[str]:
+        """Ask the server for what widens every lease's role: the words for people, worst first.
+
+        Raises:
+            BrokerError: the server could not be asked.
+        """
+        async with self._bounded("look around"):
+            return await self._repeated(self._survey)
+
+    async def _survey(self) -> Sequence[str]:
+        async with self._desk.connection() as connection:
+            return await survey(connection)
+
+    async def _greet(self, connection: Connection) -> None:
+        with contextlib.suppress(psycopg.Error):
+            for finding in await survey(connection):
+                log.warning("the database gives more than was granted", finding=finding)
+
+    async def close(self) -> None:
+        """Let go of the server."""
+        await self._desk.close()
+
+    def _ours(self, lease: Lease) -> str:
+        """The lease's handle, if it can be a role of this installation's and nobody else's."""
+        role = lease.handle
+        if not role.startswith(self._prefix) or len(role.encode()) > NAME_BYTES:
+            raise NotMintedError(f"`{role[:NAME_BYTES]}` is no name of this installation's leases")
+        return role
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        seconds = self._options.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            raise BrokerError(
+                f"the database did not {what} within {seconds:g} s; it may have all the same"
+            ) from error
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Try again what failed because somebody else changed the catalogue at the same time."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return await attempt()
+            except psycopg.Error as error:
+                if error.sqlstate not in _AGAIN or not left:
+                    raise BrokerError(f"the database failed: {said(error)}") from error
+        raise AssertionError
+
+
+class _Mint(msgspec.Struct, frozen=True, kw_only=True):
+    """One mint under way; not printed, for it holds the password."""
+
+    role: str
+    password: str
+    application: str
+    grant: Grant
+
+    def __repr__(self) -> str:
+        return f"<mint of {self.role}>"
+
+
+def _options(raw: Mapping[str, Any]) -> Options:
+    try:
+        options = msgspec.convert(dict(raw), Options)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        raise ConfigError(text[0].lower() + text[1:]) from error
+    for key in ("database", "user"):
+        check_name(getattr(options, key), key)
+    if options.owned not in {"drop", "reassign"}:
+        raise ConfigError('`owned` is "drop" or "reassign"')
+    if (options.owned == "reassign") != (options.reassign_to is not None):
+        raise ConfigError('`owned = "reassign"` and `reassign_to` belong together')
+    if options.reassign_to is not None:
+        check_name(options.reassign_to, "reassign_to")
+        if options.reassign_to == options.user:
+            raise ConfigError(
+                "`reassign_to`: a function of the agent's would run with the admin account's "
+                "powers; name a role that has none"
+            )
+    if not 0 < options.timeout_seconds <= 60:  # noqa: PLR2004 - a minute; no call waits longer
+        raise ConfigError("`timeout_seconds` is more than 0 and at most 60")
+    if not 1 <= options.connections <= 64:  # noqa: PLR2004 - a server has a hundred by default
+        raise ConfigError("`connections` is 1 to 64")
+    return options
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else quote(host, safe="")
+
+
+async def _one(connection: Connection, query: Any, parameters: Sequence[Any]) -> Any:
+    return await (await connection.execute(query, parameters)).fetchone()
+
+
+async def _elsewhere(connection: Connection, oid: int) -> list[str]:
+    """Return the other databases in which the role owns or may do something."""
+    asked = await connection.execute(
+        "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid "
+        "WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s "
+        "AND d.datname <> current_database()",
+        (oid,),
+    )
+    return [row[0] for row in await asked.fetchall()]
