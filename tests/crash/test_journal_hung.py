@@ -1,11 +1,15 @@
 """A disk that neither writes nor fails: nobody waits for ever, and what lands later fits."""
 
 import asyncio
+import contextlib
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from authority import Place
 from evidence_house import leave
 from sqlalchemy import Connection
 
@@ -143,3 +147,43 @@ async def test_killed_while_it_hangs_or_after_it_landed_every_call_has_one_outco
     kinds = [record.kind for _, record in await ledger.find("call_1")]
     assert len(OUTCOMES & set(kinds)) == sum(kind in OUTCOMES for kind in kinds) == 1
     await disk.close()
+
+
+UP = """
+import sys, threading
+from remit.cli import main, up
+from remit.app import serve
+
+class Hanging:
+    def __init__(self, loaded):
+        self.inner = serve.serving(loaded)
+    async def __aenter__(self):
+        house = await self.inner.__aenter__()
+        house.journal.stage(lambda _: threading.Event().wait())
+    async def __aexit__(self, *error):
+        return await self.inner.__aexit__(*error)
+
+up.serving = Hanging
+main.main(["up", "--config", sys.argv[1]])
+"""
+
+
+async def test_remit_up_ends_although_its_disk_hangs_and_says_so(tmp_path: Path):
+    place = Place(tmp_path)
+    limits = "[limits]\ndurable_seconds = 0.2\n"
+    place.config.write_text(place.config.read_text() + limits)
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", UP, str(place.config)), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            assert running.stderr is not None
+            while b"remit is up" not in (line := await running.stderr.readline()):
+                assert line, "it never came up"
+            running.send_signal(signal.SIGTERM)
+            said = await running.stderr.read()
+            assert await running.wait() == 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            running.kill()
+    assert b"has not answered" in said

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import Literal
 
+import structlog
 import uvloop
 
 from remit.app import logs
 from remit.app.serve import serving
-from remit.cli.common import DEFAULTS, Common
+from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import ERR
 from remit.cli.hardening import forbid_tracing
+from remit.model.errors import EvidenceError
 
 
 def up(
@@ -40,9 +43,16 @@ def up(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        async with serving(loaded):
-            if not common.json:
-                ERR.print(f"remit is up at [bold]{loaded.url}[/]; stop it with Ctrl-C")
-            await stop.wait()
+        try:
+            async with serving(loaded):
+                if not common.json:
+                    ERR.print(f"remit is up at [bold]{loaded.url}[/]; stop it with Ctrl-C")
+                await stop.wait()
+        except EvidenceError as error:
+            if not stop.is_set():
+                raise
+            # A thread may wait for the disk for ever, and the interpreter's own end for it.
+            structlog.get_logger().error("remit ends without its disk", reason=str(error))
+            os._exit(Exit.REFUSED)
 
     uvloop.run(main())
