@@ -1,0 +1,1 @@
+"""What the brokers that sign certificates share: a book of serials, lists of the revoked, questions."""
