@@ -123,7 +123,11 @@ async def test_a_task_comes_back_as_it_was_put(kept: Kept) -> None:
 async def test_the_last_state_that_was_put_is_kept(kept: Kept) -> None:
     opened = task()
     closed = replace(
-        opened, state=TaskState.EXPIRED, closed_at=NOW + timedelta(microseconds=7), closed_by="x"
+        opened,
+        state=TaskState.EXPIRED,
+        closed_at=NOW + timedelta(microseconds=7),
+        closed_by="x",
+        key="k",
     )
     kept.store.put(opened)
     await kept.barrier()

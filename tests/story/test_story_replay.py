@@ -456,3 +456,24 @@ async def test_no_record_holds_a_proof_or_a_token(up: Up):
         assert secret not in text
         assert secret.split(".")[2] not in text
     assert task in {record.task for _, record in records}
+
+
+async def test_a_captured_request_is_refused_after_a_restart_as_well(tmp_path: Path):
+    async with standing(tmp_path) as up:
+        task, token = await up.opened(key=up.key)
+        captured = up.call(key=up.key, task=token)
+        unsent = up.call(key=up.key, task=token)
+        assert (await up.send(captured)).said == "hi"
+    async with (
+        serving(load(tmp_path / "remit.toml")) as house,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
+    ):
+        again = Up(house, session, up.key)
+        # What it took before is forgotten, so whatever could be from then is refused.
+        for sent in (captured, unsent):
+            answer = await again.send(sent)
+            assert answer.status == 401
+            assert "before remit was started" in answer.body["error"]["message"]
+        assert (await house.authority.tasks.get(task)).key == up.key.thumbprint
+        assert "bound to a key" in (await again.send(again.call(task=token))).refused
+        assert await again.acted() == 1

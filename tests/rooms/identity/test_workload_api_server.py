@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -16,14 +17,16 @@ from cryptography import x509
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from joserfc import jws
 from workload_house import DOMAIN, House, agent_id, workload_house
 
 from remit.identity.workload_api import workload_pb2 as pb
 from remit.identity.workload_api.client import WorkloadClient
 from remit.identity.workload_api.proc import process
 from remit.identity.workload_api.server import listen
-from remit.identity.workload_api.service import Limits
+from remit.identity.workload_api.service import KEY_HEADER, Limits
 from remit.model.errors import ConfigError, InputError, UnavailableError, UnidentifiedError
+from remit.proof.dpop import ProofKey
 
 HEADER = {"workload.spiffe.io": "true"}
 ME = f"unix:uid:{os.getuid()}"
@@ -454,3 +457,23 @@ async def test_the_client_takes_both_spellings_and_tells_an_authority_that_is_aw
     async with WorkloadClient(f"unix:{tmp_path}/nobody") as client:
         with pytest.raises(UnavailableError):
             await client.fetch_x509_svid()
+
+
+async def test_a_process_gets_an_identity_that_is_good_with_its_key_only(house: House):
+    house.roll.admit("a", ME)
+    key = ProofKey.generate().thumbprint
+    async with WorkloadClient(house.endpoint) as client:
+        bound = await client.fetch_jwt_svid("remit", key=key)
+        plain = await client.fetch_jwt_svid("remit")
+    assert json.loads(jws.extract_compact(bound.encode()).payload)["cnf"] == {"jkt": key}
+    assert "cnf" not in json.loads(jws.extract_compact(plain.encode()).payload)
+
+
+@pytest.mark.parametrize("keys", [("junk",), ("own",), ("A" * 43, "B" * 43)])
+async def test_an_identity_is_bound_to_one_key_or_none(house: House, keys: tuple[str, ...]):
+    house.roll.admit("a", ME)
+    metadata = [*HEADER.items(), *((KEY_HEADER, key) for key in keys)]
+    async with channel(house) as opened:
+        with pytest.raises(GRPCError) as caught:
+            await jwt(opened, metadata=metadata, audience=["remit"])
+    assert caught.value.status is Status.INVALID_ARGUMENT
