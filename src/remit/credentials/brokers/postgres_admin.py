@@ -198,9 +198,9 @@ class Desk:
         while self._idle:
             connection = self._idle.pop()
             with contextlib.suppress(psycopg.Error):
-                await connection.execute("")
-                return connection
-            await connection.close()
+                async with _closed_on_failure(connection):
+                    await connection.execute("")
+                    return connection
         return None
 
     async def _connect(self, database: str | None = None) -> Connection:
@@ -228,13 +228,24 @@ class Desk:
             ) from error
         if self.greet is not None:
             greet, self.greet = self.greet, None
-            await greet(connection)
+            async with _closed_on_failure(connection):
+                await greet(connection)
         return connection
 
     async def close(self) -> None:
         """Let go of every connection."""
         while self._idle:
             await self._idle.pop().close()
+
+
+@contextlib.asynccontextmanager
+async def _closed_on_failure(connection: Connection) -> AsyncIterator[None]:
+    """Close a connection that nobody else holds yet, where its first use fails or is cancelled."""
+    try:
+        yield
+    except BaseException:
+        await connection.close()
+        raise
 
 
 def _settings(seconds: float) -> str:
