@@ -94,7 +94,12 @@ async def serving(loaded: Loaded) -> AsyncIterator[House]:
         await _listen(stack, _tcp(_dispatch(house.gateway, control), loaded))
         await house.reloader.start()
         stack.push_async_callback(house.reloader.close)
-        for work in (_every_second(house), _catalogue(house), house.federation.run()):
+        for work in (
+            _every_second(house),
+            _seal_ended(house),
+            _catalogue(house),
+            house.federation.run(),
+        ):
             running = asyncio.create_task(work)
             stack.push_async_callback(_cancelled, running)
         log.info("remit is up", url=loaded.url, state=str(loaded.state))
@@ -305,6 +310,19 @@ async def _every_second(house: House) -> None:
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("sweeping leases", sweep())
         await _tolerant("rotating keys", rotation_due())
+
+
+async def _seal_ended(house: House) -> None:
+    """Do the rest of what a crash cut off between a task's end and its seal."""
+    authority = house.authority
+
+    async def seal(task_id: str) -> None:
+        await authority.leases.settle_task(task_id)
+        await authority.evidence.seal_task(task_id)
+        await authority.evidence.barrier()
+
+    for task_id in authority.evidence.unsealed:
+        await _tolerant("sealing a task that a crash left unsealed", seal(task_id))
 
 
 async def _supervisors(house: House) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from remit.evidence.recovery import OUTCOMES
+from remit.evidence.recovery import ENDS, OUTCOMES, SEALED
 from remit.model.decision import Effect
 from remit.model.lease import LeaseState
 from remit.model.record import Json, Record
@@ -22,8 +22,6 @@ from remit.proof.merkle import leaf_hash
 
 Chain = Sequence[tuple[int, Record]]
 
-ENDS = frozenset({"task.completed", "task.cancelled", "task.expired"})
-SEALED = "task.sealed"
 AFTER_SEAL = frozenset({SEALED, "task.erased", "call.unknown"})
 """Kinds that may come after a seal: what is done to a closed task, not by it."""
 _LEASE_ENDS = frozenset(

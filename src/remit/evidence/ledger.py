@@ -18,10 +18,10 @@ from pathlib import Path
 
 from remit.evidence.chain import Finding, audit, chain_digest
 from remit.evidence.keys import read_or_create
-from remit.evidence.log import Log
+from remit.evidence.log import Head, Log
 from remit.evidence.ports import EvidenceStore, LeafRow, SealedPayload, StoredLeaf
 from remit.evidence.publisher import GRACE_SECONDS, Publisher
-from remit.evidence.recovery import OpenCalls, Owed
+from remit.evidence.recovery import OpenCalls, Owed, Unsealed
 from remit.evidence.signer import NoteSigner
 from remit.evidence.vault import KEY_BYTES, Opened, Vault
 from remit.model.errors import EvidenceError, NotFoundError, ProofError
@@ -79,6 +79,8 @@ class Ledger:
         self._sealing: dict[str, bool] = {}
         self._owed = Owed(self.find)
         self._started = False
+        self.unsealed: tuple[str, ...] = ()
+        """Tasks that ended before this start and that nobody sealed: a crash came in between."""
 
     @property
     def epoch(self) -> int:
@@ -149,12 +151,18 @@ class Ledger:
             EvidenceError: the store cannot be read or written.
         """
         await self.vault.check()
-        calls = OpenCalls()
-        await self.log.follow(calls.see)
+        calls, unsealed = OpenCalls(), Unsealed()
+
+        def see(head: Head) -> None:
+            calls.see(head)
+            unsealed.see(head)
+
+        await self.log.follow(see)
         await self.publisher.resume()
         for step, context in calls.steps():
             self.stage(step, context)
         await self.barrier()
+        self.unsealed = unsealed.tasks
         self.publisher.start()
         self._started = True
 

@@ -3,6 +3,8 @@
 - A call whose permit is on record may have acted: ``call.unknown``.
 - A call that was refused on record did not act: ``call.denied``.
 - A call that was never decided did not act: ``call.failed``.
+
+A task that ended and was not sealed is known as well; who settles its leases seals it then.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ OUTCOMES = frozenset(
     }
 )
 STEPS = frozenset({"call.identified", "call.admitted", "call.decided"})
+ENDS = frozenset({"task.completed", "task.cancelled", "task.expired"})
+SEALED = "task.sealed"
 MAX_OWED = 10_000
 """Calls whose outcome is said again once it can be; a start finds those beyond."""
 
@@ -67,6 +71,27 @@ class OpenCalls:
         """Yield the outcome that each open call gets."""
         for call_id, call in self._calls.items():
             yield _outcome(call.effect), Context(task=call.task, call=call_id, parents=(call.last,))
+
+
+class Unsealed:
+    """Watches the log go by, and knows which tasks ended and have no seal, in order."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, None] = {}
+
+    def see(self, head: Head) -> None:
+        """Take the next record of the log."""
+        if head.task is None:
+            return
+        if head.kind in ENDS:
+            self._tasks[head.task] = None
+        elif head.kind == SEALED:
+            self._tasks.pop(head.task, None)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(self._tasks)
 
 
 class Owed:
