@@ -34,6 +34,9 @@ PROMISES = (
             "external/test_policy_cedar_cases.py",
             "external/test_identity_spiffe.py",
             "external/test_identity_wycheproof.py",
+            "external/test_identity_dpop_rfc9449.py",
+            "rooms/identity/test_identity_dpop.py",
+            "rooms/tasks/test_tasks_possession.py",
             "crash/test_crash_authority.py",
             "rooms/api/test_api_hostile.py::test_only_an_operator_changes_anything",
             "rooms/app/test_app_config.py::test_a_wrong_configuration_is_refused_and_says_where",
@@ -72,6 +75,7 @@ PROMISES = (
         "The agent never holds a secret; client tokens are never passed through.",
         (
             "real/test_workload_api.py",
+            "story/test_story_replay.py",
             "rooms/gateway/test_gateway_forwarding.py",
             "rooms/tasks/test_tasks_desk.py",
             "rooms/app/test_app_logs.py",
