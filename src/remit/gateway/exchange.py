@@ -127,8 +127,13 @@ class Exchange:
         session = self._visit.head.session
         if session is not None and answer.status == GONE:
             self._house.sessions.close(self._visit.name, session)
+        limit = self._upstream.options.max_answer_bytes
         try:
-            await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
+            if session is None:
+                await pass_on(answer, self._reply, limit)
+            else:
+                pending, name = self._house.pending, self._visit.name
+                await pending.pass_on(answer, self._reply, name, session, limit)
         finally:
             await answer.close()
 

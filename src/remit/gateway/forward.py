@@ -71,19 +71,25 @@ class HttpUpstream:
         """
         options = self.options
         quiet = request.quiet
+        # Every byte of a head begins the socket's own time anew: the head has one of its own.
+        seconds = None if quiet else options.connect_seconds + options.answer_seconds
         try:
-            response = await self._client.session.request(
-                request.method,
-                self._url,
-                headers=[*request.headers, ("accept-encoding", "identity")],
-                data=request.message.body if request.message is not None else None,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=options.connect_seconds,
-                    sock_read=None if quiet else options.answer_seconds,
-                ),
-            )
+            async with asyncio.timeout(seconds):
+                response = await self._client.session.request(
+                    request.method,
+                    self._url,
+                    headers=[*request.headers, ("accept-encoding", "identity")],
+                    data=request.message.body if request.message is not None else None,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None,
+                        connect=options.connect_seconds,
+                        sock_read=None if quiet else options.answer_seconds,
+                    ),
+                )
+        except aiohttp.ClientConnectorCertificateError as error:
+            self._trouble = f"upstream `{options.name}` shows a certificate that does not hold"
+            raise UnreachableError(self._trouble) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             self._trouble = f"upstream `{options.name}` cannot be reached"
             raise UnreachableError(self._trouble) from error

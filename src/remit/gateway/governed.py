@@ -22,6 +22,8 @@ from remit.model.errors import UpstreamError
 from remit.model.label import Label
 from remit.model.outcome import Ending, Outcome
 
+_MAX_NAME = 2048
+_NO_URI = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -37,6 +39,10 @@ def call_of(head: Head, message: Message, upstream: str, call_id: str) -> Call:
         raise ProtocolError(
             f"`params.{key}` has to be a string", code=INVALID_PARAMS, request_id=message.id
         )
+    if len(name) > _MAX_NAME or (key == "uri" and _NO_URI.search(name)):
+        # Some readers of URIs drop tabs and line breaks, and `.<tab>.` becomes a way up.
+        rule = f"has at most {_MAX_NAME} characters, and a uri neither white space nor controls"
+        raise ProtocolError(f"`params.{key}` {rule}", code=INVALID_PARAMS, request_id=message.id)
     arguments = message.params.get("arguments")
     if arguments is None:
         arguments = {}

@@ -43,8 +43,8 @@ class Peek(msgspec.Struct):
 
     @property
     def final(self) -> bool:
-        """Whether it answers a request."""
-        return self.method is None and (bool(self.result) or bool(self.error))
+        """Whether it answers a request, or some reader could take it for an answer."""
+        return bool(self.result) or bool(self.error)
 
     def answers(self, request_id: RequestId | None) -> bool:
         """Whether it answers the request with this id."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from remit.gateway.messages import RequestId, peek
+from remit.gateway.messages import INTERNAL_ERROR, Peek, RequestId, peek, rpc_error
 from remit.gateway.reply import Headers, Reply
 from remit.gateway.sse import Event, EventReader, event_bytes
 from remit.gateway.upstream import Answer, content_type
 from remit.model.errors import InputError, UpstreamError
 
 _TAIL_SECONDS = 0.25
+_SHOWN = 64
 SSE = b"text/event-stream"
 
 
@@ -77,7 +78,8 @@ async def hold(answer: Answer, reply: Reply, max_bytes: int, seen: Seen) -> Held
             await reply.chunk(event.raw)
     if not seen.resumable:
         raise UpstreamError("the upstream ended its answer without a response")
-    await reply.end(reader.rest)
+    # What is left is no event: it has no end, and nobody may take it for the response.
+    await reply.end()
     return None
 
 
@@ -153,7 +155,8 @@ class Pending:
         """
         key = (upstream, session, request_id)
         if key in self._waiting:
-            raise InputError(f"a request with the id `{request_id}` is in flight in this session")
+            shown = str(request_id)[:_SHOWN]
+            raise InputError(f"a request with the id `{shown}` is in flight in this session")
         waiting = Waiting(asyncio.get_running_loop().create_future())
         self._waiting[key] = waiting
         return waiting
@@ -170,31 +173,51 @@ class Pending:
     async def pass_on(
         self, answer: Answer, reply: Reply, upstream: str, session: str, max_bytes: int
     ) -> None:
-        """Forward a session's other stream, holding back the responses that are waited for.
+        """Forward another answer in a session, holding back the responses that are waited for.
+
+        A listing of tools is never let through here, where it would not be cut.
 
         Raises:
-            UpstreamError: the upstream broke off.
+            UpstreamError: the upstream broke off, or sent what cannot be read.
         """
         if content_type(answer.headers) != SSE:
-            await reply.whole(answer.status, answer.headers, await whole(answer, max_bytes))
+            body = await whole(answer, max_bytes)
+            instead = await self._instead(body, upstream, session)
+            await reply.whole(answer.status, answer.headers, body if instead is None else instead)
             return
         await reply.start(answer.status, answer.headers)
         reader = EventReader(max_bytes)
         async for chunk in answer.chunks():
             for event in reader.feed(chunk):
-                await reply.chunk(await self._held(event, upstream, session))
-        await reply.end(reader.rest)
+                instead = await self._instead(event.data, upstream, session)
+                await reply.chunk(event.raw if instead is None else event_bytes(instead))
+        await reply.end()
 
-    async def _held(self, event: Event, upstream: str, session: str) -> bytes:
-        if not event.data or not self._waiting:
-            return event.raw
-        message = peek(event.data)
+    async def _instead(self, data: bytes, upstream: str, session: str) -> bytes | None:
+        """Wait until a message may be told; return what to tell in its place, if anything."""
+        if data.lstrip()[:1] not in {b"{", b"["}:
+            # Not a message: a ping of the server's own making, say.
+            return None
+        # A batch cannot be read, and is an error: it might hold what is waited for.
+        message = peek(data)
         if not message.final or not message.id:
-            return event.raw
-        waiting = self._waiting.get((upstream, session, msgspec.json.decode(message.id)))
+            return None
+        known = msgspec.json.decode(message.id)
+        if not isinstance(known, str | int):
+            return None
+        waiting = self._waiting.get((upstream, session, known))
         if waiting is None:
-            return event.raw
+            if _lists_tools(message):
+                return rpc_error(known, INTERNAL_ERROR, "a listing is not resumed: list again")
+            return None
         if not waiting.found.done():
-            waiting.found.set_result(event.data)
+            waiting.found.set_result(data)
         await waiting.settled.wait()
-        return event.raw if waiting.instead is None else event_bytes(waiting.instead)
+        return waiting.instead
+
+
+def _lists_tools(message: Peek) -> bool:
+    try:
+        return "tools" in msgspec.json.decode(message.result or b"{}", type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        return False

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from remit.model.errors import UpstreamError
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_BLANK_LINE_BYTES = 4
+_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -27,6 +29,8 @@ class EventReader:
     def __init__(self, max_bytes: int) -> None:
         self._buffer = bytearray()
         self._max_bytes = max_bytes
+        self._searched = 0
+        self._begun = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield the events that ``chunk`` completes.
@@ -35,10 +39,20 @@ class EventReader:
             UpstreamError: an event grows beyond the limit.
         """
         self._buffer += chunk
-        while (end := _BLANK_LINE.search(self._buffer)) is not None:
+        if not self._begun:
+            if _MARK.startswith(self._buffer):
+                return
+            # A reader drops it (WHATWG HTML 9.2.6): the first event is one to it, with or without.
+            self._begun = True
+            if self._buffer.startswith(_MARK):
+                del self._buffer[: len(_MARK)]
+        while (end := _BLANK_LINE.search(self._buffer, self._searched)) is not None:
             raw = bytes(self._buffer[: end.end()])
             del self._buffer[: end.end()]
+            self._searched = 0
             yield _event(raw)
+        # What was searched is not searched again, however small the chunks are.
+        self._searched = max(0, len(self._buffer) - _BLANK_LINE_BYTES + 1)
         if len(self._buffer) > self._max_bytes:
             raise UpstreamError(f"the upstream sent an event of more than {self._max_bytes} bytes")
 

@@ -10,6 +10,7 @@ from typing import Any
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 
 CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":%s}}'
+READ = '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"%s"}}'
 MODERN = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "echo"}
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -87,6 +88,11 @@ REFUSED = {
         -32602,
     ),
     "a list as meta": (CALL.replace('"name"', '"_meta":[],"name"') % "{}", -32602),
+    "a tab in a uri": (READ % "file:///data/.\\t./secret", -32602),
+    "a space in a uri": (READ % " file:///data/a", -32602),
+    "a backslash in a uri": (READ % "file:///data/..\\\\..\\\\secret", -32602),
+    "a uri without an end": (READ % ("file:///" + "a" * 3000), -32602),
+    "a name without an end": (CALL.replace("echo", "e" * 3000) % "{}", -32602),
     "no name": ('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}', -32602),
     "a number as uri": (
         '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":7}}',
