@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NoReturn
@@ -33,7 +33,7 @@ from remit.model.errors import (
 )
 from remit.model.label import Label
 from remit.model.lease import Credential, Lease, LeaseScope
-from remit.model.outcome import Ending, Outcome
+from remit.model.outcome import Ending, Leak, Outcome
 from remit.model.record import Recordable
 from remit.model.subject import Claim, Subject
 from remit.model.task import Task, TaskState
@@ -266,27 +266,30 @@ class _Flight:
             try:
                 _leave(ending, self._trail, self._call)
             finally:
-                await self._revoke()
+                await self._revoke(ending.leaks if isinstance(ending, Outcome) else ())
             await self._trail.barrier()
         except EvidenceError:
             await _say_again(ending, self._trail, self._call, authority)
             raise
 
-    async def _revoke(self) -> None:
-        """Revoke what the call held. What fails is asked again by the sweep, not by the caller.
+    async def _revoke(self, leaks: Sequence[Leak]) -> None:
+        """Revoke what the call held or let out. What fails is asked again by the sweep.
 
         Raises:
             EvidenceError: the revocation could not be made durable.
         """
-        if self.lease is None or self.lease.scope is not LeaseScope.CALL:
+        over = {leak.lease for leak in leaks if leak.lease is not None}
+        if self.lease is not None and self.lease.scope is LeaseScope.CALL:
+            over.add(self.lease.id)
+        if not over:
             return
         try:
             async with _limit(self._authority.limits.settle_seconds, "revoking the credential"):
-                await self._authority.leases.settle(self.lease)
+                await self._authority.leases.settle_these(over)
         except EvidenceError:
             raise
         except RemitError as error:
-            log.warning("left to the sweep", lease=self.lease.id, reason=str(error))
+            log.warning("left to the sweep", leases=sorted(over), reason=str(error))
 
 
 async def _to_the_end(settling: Coroutine[None, None, None]) -> None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
+from remit.credentials.entry import Entry
 from remit.credentials.grants import fill_grant
 from remit.credentials.port import Binding, Broker, LeaseStore, Order, Revocation
 from remit.credentials.putting_off import PutOff
+from remit.credentials.remembered import Remembered
 from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.decision import Decision
@@ -31,24 +33,6 @@ from remit.model.task import Task
 log = structlog.get_logger()
 
 _USABLE = {LeaseState.RESERVED, LeaseState.ISSUED}
-
-
-@dataclass(slots=True, kw_only=True)
-class _Entry:
-    """One open lease, and what only this run knows of it.
-
-    ``order`` is None for a lease of an earlier run: nobody holds its credential. ``minting_since``
-    is set while a mint may be on its way to the target, answered or not. ``basis`` is whatever the
-    caller wants to find again when it asks why the lease may live.
-    """
-
-    lease: Lease
-    order: Order | None = None
-    basis: object | None = None
-    credential: Credential | None = None
-    minting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    minting_since: datetime | None = None
-    put_off: PutOff = field(default_factory=PutOff)
 
 
 class Leases:
@@ -95,7 +79,8 @@ class Leases:
         self._revoke_seconds = revoke_seconds
         self._quarantine = timedelta(seconds=quarantine_seconds)
         self._margin = timedelta(seconds=margin_seconds)
-        self._open: dict[str, _Entry] = {}
+        self._open: dict[str, Entry] = {}
+        self._remembered = Remembered()
 
     async def load(self) -> None:
         """Take up what the last run left; call :meth:`sweep` next.
@@ -111,7 +96,7 @@ class Leases:
                     "configured: configure it again so that its credential can be revoked"
                 )
             late = now if lease.issued_at is None else None
-            self._open[lease.id] = _Entry(lease=lease, minting_since=late)
+            self._open[lease.id] = Entry(lease=lease, minting_since=late)
 
     def reserve(
         self,
@@ -168,10 +153,10 @@ class Leases:
             grant=grant,
             call=call if for_call else None,
         )
-        self._open[lease.id] = entry = _Entry(lease=lease, order=order, basis=basis)
+        self._open[lease.id] = entry = Entry(lease=lease, order=order, basis=basis)
         return self._moved(entry, lease)
 
-    def _reusable(self, task_id: str, target: str, now: datetime) -> _Entry | None:
+    def _reusable(self, task_id: str, target: str, now: datetime) -> Entry | None:
         for entry in self._open.values():
             lease = entry.lease
             if (
@@ -183,7 +168,7 @@ class Leases:
                 return entry
         return None
 
-    def _used(self, entry: _Entry, call: Call) -> Lease:
+    def _used(self, entry: Entry, call: Call) -> Lease:
         lease = replace(entry.lease, uses=entry.lease.uses + 1)
         entry.lease = lease
         self._store.put(lease)
@@ -212,7 +197,7 @@ class Leases:
                 raise BrokerError(f"`{lease.target}` did not answer when it was asked to mint")
             return await self._issue(entry, entry.order)
 
-    async def _issue(self, entry: _Entry, order: Order) -> Credential:
+    async def _issue(self, entry: Entry, order: Order) -> Credential:
         entry.minting_since = self._clock()
         broker = self._brokers[entry.lease.broker]
         try:
@@ -227,6 +212,7 @@ class Leases:
             raise BrokerError(
                 f"the broker of `{entry.lease.target}` broke: {type(error).__name__}"
             ) from error
+        self._remembered.add(entry.lease.id, credential.secrets)
         now, lease = self._clock(), entry.lease
         entry.minting_since = None
         expires_at = min(lease.expires_at, credential.expires_at or lease.expires_at)
@@ -269,6 +255,17 @@ class Leases:
         """Settle every lease below a task."""
         await self._settle_all([e for e in self._open.values() if e.lease.task == task_id])
 
+    async def settle_these(self, lease_ids: Collection[str]) -> None:
+        """Settle these leases, where they are open."""
+        await self._settle_all([self._open[each] for each in lease_ids if each in self._open])
+
+    def secrets(self) -> Mapping[str, str]:
+        """Return every secret minted in this run with its lease, until an hour after its end.
+
+        For the leak guard alone: never to be shown, logged or recorded.
+        """
+        return self._remembered.all(self._clock())
+
     async def revoke(self, lease_id: str, by: str) -> Lease:
         """Settle one lease on a person's word; return it as it then stands.
 
@@ -297,7 +294,7 @@ class Leases:
         await self._settle_all(due)
         return len(self._open)
 
-    def _stale(self, entry: _Entry, running: Callable[[str], bool], now: datetime) -> bool:
+    def _stale(self, entry: Entry, running: Callable[[str], bool], now: datetime) -> bool:
         lease = entry.lease
         if lease.state not in _USABLE or entry.order is None or not running(lease.task):
             return True
@@ -325,7 +322,7 @@ class Leases:
         """Every configured broker by its name."""
         return self._brokers
 
-    async def _settle_all(self, entries: Sequence[_Entry]) -> None:
+    async def _settle_all(self, entries: Sequence[Entry]) -> None:
         """Settle every one, whatever becomes of the others; then raise the first failure."""
         ended = await asyncio.gather(
             *(self.settle(entry.lease) for entry in entries), return_exceptions=True
@@ -334,7 +331,7 @@ class Leases:
             if error is not None:
                 raise error
 
-    async def _revoke(self, entry: _Entry) -> None:
+    async def _revoke(self, entry: Entry) -> None:
         lease = entry.lease
         try:
             async with asyncio.timeout(self._revoke_seconds):
@@ -352,7 +349,7 @@ class Leases:
     def _kept(self, lease: Lease) -> str | None:
         return None if lease.sealed is None else self._seal.open(lease.sealed, lease.id)
 
-    def _revoked(self, entry: _Entry, answer: Revocation) -> None:
+    def _revoked(self, entry: Entry, answer: Revocation) -> None:
         lease, now = entry.lease, self._clock()
         if answer.until is not None and answer.until > now:
             entry.put_off.until(answer.until)
@@ -370,9 +367,10 @@ class Leases:
         self._moved(
             entry, lease.moved(over, confirmed=answer.confirmed, detail=answer.detail, sealed=None)
         )
+        self._remembered.ended(lease.id, now)
         del self._open[lease.id]
 
-    def _failed(self, entry: _Entry, reason: str) -> None:
+    def _failed(self, entry: Entry, reason: str) -> None:
         lease = entry.lease
         entry.put_off.failed(self._clock())
         words = {"lease": lease.id, "target": lease.target, "reason": reason}
@@ -382,7 +380,7 @@ class Leases:
             log.error("a credential will not die", **words)
             self._moved(entry, lease.moved(LeaseState.IRREVOCABLE, detail=reason))
 
-    def _moved(self, entry: _Entry, lease: Lease) -> Lease:
+    def _moved(self, entry: Entry, lease: Lease) -> Lease:
         entry.lease = lease
         self._store.put(lease)
         self._recorder.stage(lease.record(), Context(task=lease.task, call=lease.call))

@@ -19,6 +19,19 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """A credential that an answer held and the agent did not get to see.
+
+    ``rule`` says what kind, ``count`` how often. ``lease`` is set where it was one of Remit's own:
+    it is revoked.
+    """
+
+    rule: str
+    count: int = 1
+    lease: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What the act came to. ``result`` is the upstream's answer, kept in the vault."""
 
@@ -28,6 +41,7 @@ class Outcome:
     detail: str | None = None
     label: Label = field(default_factory=Label)
     result: bytes = field(default=b"", repr=False)
+    leaks: tuple[Leak, ...] = ()
 
     def record(self) -> Step:
         """Return the outcome; the result goes to the vault."""
@@ -37,6 +51,10 @@ class Outcome:
                 "target": self.target,
                 "milliseconds": round(self.seconds * 1000),
                 "detail": self.detail,
+                "leaks": [
+                    {"rule": leak.rule, "count": leak.count, "lease": leak.lease}
+                    for leak in self.leaks
+                ],
                 "label": {
                     "confidentiality": self.label.confidentiality.word,
                     "trusted": self.label.trusted,

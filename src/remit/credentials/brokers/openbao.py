@@ -88,6 +88,7 @@ class OpenBaoBroker:
         self._revokers = ThreadPoolExecutor(threads, f"openbao-{name}-revoke")
         self._lister = ThreadPoolExecutor(1, f"openbao-{name}-list")
         self._minting: dict[str, _Mint] = {}
+        self._closed = False
 
     @property
     def traits(self) -> Traits:
@@ -180,6 +181,9 @@ class OpenBaoBroker:
 
     async def close(self) -> None:
         """Log out where a login was made, and let go of threads and connections."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(BrokerError):
             await self._run(self._revokers, self._api.log_out)
         for pool in (self._minters, self._revokers, self._lister):

@@ -1,0 +1,196 @@
+"""The leak guard: what goes down to an agent holds no credential, neither ours nor another's.
+
+The value of every credential that Remit minted or opened is looked for exactly, and in the
+encodings that tools put things into without asking (percent, base64, hex); that needs no rules and
+is always on. A scanner with a maintained rule set looks for the rest. A hit is taken out of the
+message and named by its rule; the value goes nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+from remit.model.outcome import Leak
+
+MINTED = "remit.credential"
+"""The rule of an exact hit: the value of a credential of Remit's own."""
+
+_LEAST_CHARACTERS = 8
+_LEAST_BLOB = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A secret that a scanner saw in a text: ``secret`` is the part to take out."""
+
+    rule: str
+    secret: str = field(repr=False)
+
+
+class Scanner(Protocol):
+    """Finds credentials of others by rules."""
+
+    def scan(self, text: str) -> Sequence[Hit]:
+        """Return every credential in ``text``."""
+        ...
+
+
+class LeakGuard:
+    """Looks at what goes down. ``secrets`` returns the live ones, each with its lease's id."""
+
+    def __init__(
+        self, secrets: Callable[[], Mapping[str, str]], scanner: Scanner | None = None
+    ) -> None:
+        self._secrets = secrets
+        self._scanner = scanner
+        self._forms: dict[str, tuple[str, ...]] = {}
+
+    def clean(self, data: bytes) -> tuple[bytes, tuple[Leak, ...]]:
+        """Return a message without the credentials in it, and what was taken out.
+
+        The bytes are the same object where nothing was found.
+        """
+        try:
+            message = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            text = data.decode("utf-8", "replace")
+            found = self._found([text])
+            return (data, ()) if not found else self._plain(text, found)
+        found = self._found(list(_strings(message)))
+        if not found:
+            return data, ()
+        counts: Counter[tuple[str, str | None]] = Counter()
+        cleaned = msgspec.json.encode(_replaced(message, found, counts))
+        return cleaned, _leaks(counts)
+
+    def clean_text(self, text: str) -> tuple[str, tuple[Leak, ...]]:
+        """Return a text without the credentials in it, and what was taken out."""
+        found = self._found([text])
+        if not found:
+            return text, ()
+        counts: Counter[tuple[str, str | None]] = Counter()
+        return _redacted(text, found, counts), _leaks(counts)
+
+    def _plain(self, text: str, found: list[_Found]) -> tuple[bytes, tuple[Leak, ...]]:
+        counts: Counter[tuple[str, str | None]] = Counter()
+        return _redacted(text, found, counts).encode(), _leaks(counts)
+
+    def _found(self, strings: list[str]) -> list[_Found]:
+        """Return every part to take out, longest first, so that none is left half."""
+        joined = "\n".join(strings)
+        found = {
+            form: _Found(MINTED, form, lease)
+            for secret, lease in self._secrets().items()
+            for form in self._forms_of(secret)
+            if form in joined
+        }
+        for blob in _blobs(strings):
+            for secret, lease in self._secrets().items():
+                if secret.encode() in blob.decoded:
+                    found[blob.text] = _Found(MINTED, blob.text, lease)
+        if self._scanner is not None:
+            for hit in self._scanner.scan(joined):
+                # A hit may span two of our strings, which are no neighbours.
+                for part in hit.secret.split("\n"):
+                    if len(part) >= _LEAST_CHARACTERS:
+                        found.setdefault(part, _Found(hit.rule, part, None))
+        return sorted(found.values(), key=lambda each: -len(each.text))
+
+    def _forms_of(self, secret: str) -> tuple[str, ...]:
+        """Return a secret as it may stand in a text; each is long enough not to be chance."""
+        known = self._forms.get(secret)
+        if known is None:
+            if len(self._forms) > 4 * max(64, len(self._secrets())):
+                self._forms.clear()
+            raw = secret.encode()
+            forms = {
+                secret,
+                quote(secret, safe=""),
+                quote_plus(secret),
+                base64.b64encode(raw).decode().rstrip("="),
+                base64.urlsafe_b64encode(raw).decode().rstrip("="),
+                raw.hex(),
+                raw.hex().upper(),
+            }
+            known = tuple(form for form in forms if len(form) >= _LEAST_CHARACTERS)
+            self._forms[secret] = known
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    rule: str
+    text: str = field(repr=False)
+    lease: str | None
+
+    @property
+    def words(self) -> str:
+        """What stands in its place."""
+        return f"[removed by remit: {self.rule}]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    text: str = field(repr=False)
+    decoded: bytes = field(repr=False)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            stack.extend(each.keys())
+            stack.extend(each.values())
+        elif isinstance(each, list):
+            stack.extend(each)
+
+
+def _blobs(strings: list[str]) -> Iterator[_Blob]:
+    """Yield what is base64 as a whole: files and images travel so in MCP."""
+    for text in strings:
+        if len(text) < _LEAST_BLOB or len(text) % 4 or " " in text[:64]:
+            continue
+        try:
+            yield _Blob(text, base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            continue
+
+
+def _replaced(value: Any, found: list[_Found], counts: Counter[tuple[str, str | None]]) -> Any:
+    if isinstance(value, str):
+        return _redacted(value, found, counts)
+    if isinstance(value, dict):
+        return {
+            _redacted(key, found, counts): _replaced(each, found, counts)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_replaced(each, found, counts) for each in value]
+    return value
+
+
+def _redacted(text: str, found: list[_Found], counts: Counter[tuple[str, str | None]]) -> str:
+    for each in found:
+        times = text.count(each.text)
+        if times:
+            counts[each.rule, each.lease] += times
+            text = text.replace(each.text, each.words)
+    return text
+
+
+def _leaks(counts: Counter[tuple[str, str | None]]) -> tuple[Leak, ...]:
+    return tuple(
+        Leak(rule=rule, count=count, lease=lease)
+        for (rule, lease), count in sorted(counts.items(), key=lambda item: str(item[0]))
+    )
