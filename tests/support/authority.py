@@ -17,12 +17,17 @@ import aiohttp
 from processes import ROOT, Started, free_port, listens, python, running
 
 from remit.cli.client import ControlClient
+from remit.evidence.ledger import Ledger
 from remit.identity.trust_domain import TrustDomain
 from remit.model.subject import SpiffeId
+from remit.policy.facts import Facts
 from remit.proof.checkpoint import Checkpoint, open_checkpoint
+from remit.proof.encoding import canonical, digest
 from remit.proof.merkle import leaf_hash
 from remit.proof.note import Verifier
 from remit.proof.tiles import decode_bundle, tiles_of
+from remit.storage.sqlite.evidence import SqliteEvidence
+from remit.storage.sqlite.journal import Journal
 
 TRUST_DOMAIN = "crash.example"
 VERSION = "2026-07-28"
@@ -145,6 +150,31 @@ class Place:
         return domain.issue_jwt_svid(
             SpiffeId(TRUST_DOMAIN, f"/agent/{name}"), ["remit"], seconds=3000
         )
+
+    async def permitted(self, task: str) -> dict[str, str]:
+        """Return the body of each draft that was permitted, by its call, as evidence sealed it.
+
+        Every one of them is checked against its record's digest. Nothing may run meanwhile.
+        """
+        journal = Journal.open(self.folder / "s" / "remit.db")
+        ledger = Ledger(
+            SqliteEvidence(journal), folder=self.folder / "s", trust_domain=TRUST_DOMAIN
+        )
+        found: dict[str, str] = {}
+        try:
+            for _, record in await ledger.chain(task):
+                if record.body.get("effect") != "permit" or record.call is None:
+                    continue
+                opened = await ledger.open_payload(record.id, "facts")
+                assert opened is not None
+                facts = Facts.read(opened.data)
+                arguments = dict(facts.arguments)
+                exact = {"action": facts.action, "target": facts.target, "arguments": arguments}
+                assert f"sha256:{facts.call_digest}" == digest(canonical(exact))
+                found[record.call] = arguments["body"]
+        finally:
+            await journal.close()
+        return found
 
     def drafts(self) -> list[str]:
         """Return the bodies of the replies that were really drafted."""

@@ -56,9 +56,14 @@ class Question:
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What policy is given, as JSON values. Argument maps are keyed as ``arguments.py`` says."""
+    """What policy is given, as JSON values. Argument maps are keyed as ``arguments.py`` says.
+
+    ``call_digest`` is no fact: it binds the decision to one exact call. It is not salted, so it
+    stands here, in what evidence seals, and not in the record.
+    """
 
     version: int = VERSION
+    call_digest: str = ""
     principal: str
     action: str
     upstream: str
@@ -163,6 +168,7 @@ def _facts(question: Question, flat: Flat, approval: Mapping[str, Any]) -> Facts
     call = question.call
     now = question.now.astimezone(dt.UTC)
     return Facts(
+        call_digest=call.digest,
         principal=question.subject.agent.name,
         action=call.action,
         upstream=call.upstream,
