@@ -20,10 +20,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -224,8 +226,7 @@ def _key_of(parsed: jose.Unverified) -> str:
     if not isinstance(jwk, dict):
         raise InvalidProofError("the proof of possession has no public key (`jwk`) in its header")
     try:
-        key = jose.import_key({**jwk, "kid": "jwk"})
-        named = thumbprint(jwk)
+        key, named = _imported(json.dumps(jwk))
     except ValueError as error:
         raise InvalidProofError(f"the proof of possession's key is refused: {error}") from error
     try:
@@ -233,6 +234,13 @@ def _key_of(parsed: jose.Unverified) -> str:
     except UnidentifiedError as error:
         raise InvalidProofError(f"the proof of possession does not hold: {error}") from error
     return named
+
+
+@lru_cache(maxsize=1024)
+def _imported(text: str) -> tuple[jose.PublicKey, str]:
+    """Return a key and its thumbprint; kept, as a sender uses one key for many requests."""
+    jwk = json.loads(text)
+    return jose.import_key({**jwk, "kid": "jwk"}), thumbprint(jwk)
 
 
 def _read(claims: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -54,6 +55,7 @@ def token_hash(token: str) -> str:
     return _sha256(token.encode("utf-8", "surrogatepass"))
 
 
+@lru_cache(maxsize=1024)
 def address(url: str) -> str:
     """Return the one spelling of an address that ``htu`` is compared in (RFC 9449 section 4.3).
 

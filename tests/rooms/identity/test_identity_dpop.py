@@ -166,6 +166,12 @@ def test_a_malformed_or_strange_key_is_refused(door: Door, change: dict[str, Any
     wrong(door, "key is refused", door.proof(jwk={**door.jwk, **change}))
 
 
+def test_what_a_key_is_for_counts(door: Door) -> None:
+    assert door.take(door.proof(jwk={**door.jwk, "key_ops": ["verify"], "kid": "mine"}))
+    door = Door()
+    wrong(door, "not for verifying", door.proof(jwk={**door.jwk, "key_ops": ["sign"]}))
+
+
 def test_a_weak_key_is_refused(door: Door) -> None:
     weak = {"kty": "RSA", "n": base64url(b"\xc1" * 128), "e": "AQAB"}
     wrong(door, "key is refused", door.proof(jwk=weak, alg="RS256"))
