@@ -38,7 +38,7 @@ def parse_memo(text: str | None) -> Memo | None:
         return None
     try:
         return msgspec.json.decode(text, type=Memo)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

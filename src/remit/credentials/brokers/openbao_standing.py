@@ -89,8 +89,7 @@ class Standing:
         if found is None:
             return None
         with answers("looking up a token"):
-            data: Mapping[str, Any] = document(found, "looking up a token")["data"]
-            return data
+            return dict(document(found, "looking up a token")["data"])
 
     def _ask(self, what: str, ask: Callable[[hvac.Client], Any]) -> Any:
         """Ask as Remit; None where OpenBao says that there is no such thing.
