@@ -66,7 +66,12 @@ PROMISES = (
         "P4",
         "design 5.4",
         "No credential outlives its task.",
-        ("story/test_story_call.py", "story/test_story_perform.py"),
+        (
+            "story/test_story_call.py",
+            "story/test_story_perform.py",
+            "crash/test_postgres_killed.py",
+            "real/brokers/test_postgres.py",
+        ),
         missing="brokers",
     ),
     Promise(
