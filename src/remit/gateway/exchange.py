@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mcp.shared.inbound import validate_mcp_param_headers
 
-from remit.gateway import listing, own_tools
+from remit.gateway import handles, listing, own_tools
 from remit.gateway.doorway import Visit, task_of
 from remit.gateway.flight import Flight
 from remit.gateway.governed import call_of
@@ -84,11 +84,13 @@ class Exchange:
             await own_tools.answer(self._house, message, self._visit.subject, self._reply)
         elif message.method in GOVERNED:
             await self._govern(message)
-        elif message.method == "tools/list":
+        elif message.method in {"tools/list", handles.LIST}:
             await self._list(message)
         elif message.method == "initialize":
             await self._initialize(message, task)
         else:
+            if message.method in handles.ABOUT_ONE:
+                self._house.handles.require(self._visit.name, self._visit.owner, message)
             await self._forward(message)
 
     def _require_known(self, message: Message) -> None:
@@ -161,7 +163,11 @@ class Exchange:
             await answer.close()
         if held is None:
             raise UpstreamError("the upstream ended its answer without a response")
-        held = await listing.filtered(held, self._house, self._visit, message)
+        if message.method == handles.LIST:
+            name, owner = self._visit.name, self._visit.owner
+            held = held.replaced(self._house.handles.cut(name, owner, held.data))
+        else:
+            held = await listing.filtered(held, self._house, self._visit, message)
         await held.release(self._reply)
 
     async def _govern(self, message: Message) -> None:
@@ -180,6 +186,7 @@ class Exchange:
         try:
             outcome = await house.perform(claim, call, flight.act, house.authority)
             if flight.held is not None:
+                house.handles.note(self._visit.name, self._visit.owner, flight.held.data)
                 await flight.held.release(reply)
             elif outcome.ending is Ending.UNKNOWN:
                 raise UpstreamError(

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from remit.gateway.handles import Handles
 from remit.gateway.options import GatewayOptions
 from remit.gateway.relay import Pending
 from remit.gateway.sessions import Sessions
@@ -55,6 +56,7 @@ class House:
     close_task: CloseTask
     sessions: Sessions
     pending: Pending = field(default_factory=Pending)
+    handles: Handles = field(default_factory=Handles)
     schemas: dict[str, Any] = field(default_factory=dict)
     beginning: dict[str, asyncio.Future[Task]] = field(default_factory=dict)
     randomness: Callable[[int], bytes] = secrets.token_bytes

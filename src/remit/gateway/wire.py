@@ -38,7 +38,15 @@ _ONCE = (
     b"host",
     b"origin",
 )
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+    "tasks/result": "taskId",
+}
 
 
 class ProtocolError(InputError):
@@ -274,6 +282,8 @@ def headers_up(head: Head) -> list[tuple[str, str]]:
         for key, value in head.headers
         if key not in _NEVER_UP
         and key not in named
+        # A server that turns `-` and `_` into one name would take it for the other header.
+        and b"_" not in key
         and not key.startswith((b"remit-", b"x-forwarded-", b"sec-"))
     ]
 

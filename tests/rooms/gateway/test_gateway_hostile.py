@@ -302,6 +302,19 @@ async def test_no_credential_of_the_client_reaches_the_upstream(plain: Any, reco
     assert sent["x-keep-me"] == "2"
 
 
+async def test_no_header_passes_for_another_where_an_underscore_is_a_hyphen(
+    plain: Any, recorder: Any
+):
+    headers = {"authorization": "Bearer token-a", "remit-task": "a:task_1"}
+    headers |= {"content-type": "application/json", "x-keep-me": "1"}
+    headers |= {"mcp_session_id": "another", "X_Api_Key": "mine", "mcp_name": "rm"}
+    async with plain.http.post(f"{plain.url}/mcp/up", data=CALL % "{}", headers=headers) as got:
+        assert got.status == 200
+    sent = dict(recorder.heard[0]["headers"])
+    assert sent["x-keep-me"] == "1"
+    assert not [name for name in sent if "_" in name]
+
+
 async def test_the_bytes_that_were_evaluated_are_the_bytes_that_are_forwarded(
     plain: Any, recorder: Any
 ):
