@@ -77,7 +77,7 @@ def _refusal(agent: str, process_book: ProcessBook) -> str:
         return said
     return (
         f"{said}, and since its supervisor was killed you may be it: end what it left behind, ask "
-        "from a terminal that is older than it, or start `remit up` anew"
+        "from a terminal that is older than it, or start `remit up --forget-agents`"
     )
 
 

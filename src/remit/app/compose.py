@@ -39,6 +39,7 @@ from remit.identity.oidc import Oidc
 from remit.identity.registry import Registry
 from remit.identity.trust_domain import TrustDomain
 from remit.identity.validation import SvidValidator
+from remit.identity.workload_api import book_file
 from remit.identity.workload_api.attestation import Entry
 from remit.identity.workload_api.ports import RegisteredEntries
 from remit.identity.workload_api.processes import ProcessBook
@@ -221,7 +222,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
         close_task=close_task,
     )
     kept.push_async_callback(gateway.close)
-    processes = ProcessBook(ledger)
+    processes = ProcessBook(ledger, file=state / book_file.FILE)
     workload_api = WorkloadApi(
         trust_domain,
         _entries(registry, loaded),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Literal
+from typing import Annotated, Literal
 
 import structlog
 import uvloop
+from cyclopts import Parameter
 
 from remit.app import logs
 from remit.app.serve import serving
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import ERR
 from remit.cli.hardening import forbid_tracing
+from remit.identity.workload_api import book_file
 from remit.model.errors import EvidenceError
 
 
@@ -22,6 +24,7 @@ def up(
     *,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
     log_format: Literal["auto", "text", "json"] = "auto",
+    forget_agents: Annotated[bool, Parameter(negative="")] = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Start the authority and its gateway, until it is interrupted.
@@ -32,11 +35,16 @@ def up(
         The least level that is logged; logs go to standard error.
     log_format
         Lines for people, or JSON; where auto, JSON unless standard error is a terminal.
+    forget_agents
+        Say that no process of any agent runs any more, nor anything that one left behind. Else
+        such processes stay the agents' over a restart.
     """
     chosen = "json" if common.json and log_format == "auto" else log_format
     logs.set_up(log_level, json=None if chosen == "auto" else chosen == "json")
     loaded = common.loaded()
     forbid_tracing()
+    if forget_agents:
+        book_file.forget(loaded.state / book_file.FILE)
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from orphans import HOSTILE
@@ -62,3 +63,53 @@ async def test_an_agent_that_kills_its_supervisor_is_not_the_owner_and_that_is_i
                 os.kill(pid, signal.SIGKILL)
             popen.kill()
             popen.wait()
+
+
+WAIT = """
+import os, socket, sys, time
+path, answer, go = sys.argv[1:]
+open(answer + ".up", "w").close()
+while not os.path.exists(go):
+    time.sleep(0.02)
+with socket.socket(socket.AF_UNIX) as s:
+    s.connect(path)
+    s.sendall(b"GET /agents HTTP/1.0\\r\\nhost: x\\r\\n\\r\\n")
+    said = b""
+    while more := s.recv(65536):
+        said += more
+with open(answer + ".tmp", "wb") as file:
+    file.write(said)
+os.rename(answer + ".tmp", answer)
+"""
+
+
+async def until(there: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not there():  # noqa: ASYNC110 - another process makes it so
+            await asyncio.sleep(0.02)
+
+
+async def test_an_agent_that_outlives_the_authority_is_an_agent_to_the_next(tmp_path: Path):
+    config = tmp_path / "remit.toml"
+    config.write_text(f'[authority]\nstate = "s"\nlisten = "127.0.0.1:{free_port()}"\n')
+    answer, go = tmp_path / "answer", tmp_path / "go"
+    loaded = load(config)
+    async with serving(loaded):
+        client = ControlClient(loaded.control_socket)
+        await asyncio.to_thread(
+            client.post, "agents", body={"name": "reader", "owner": "user:ada", "templates": []}
+        )
+        agent = [sys.executable, "-c", WAIT, loaded.control_socket, answer, go]
+        popen = begin("run", "--config", config, "--agent", "reader", "--", *agent)
+        await until((tmp_path / "answer.up").exists)
+    try:
+        async with serving(loaded):
+            go.touch()
+            await until(answer.exists)
+            assert " 401 " in answer.read_text().splitlines()[0]
+            assert "agent `reader` may not use the control socket" in answer.read_text()
+            assert await asyncio.to_thread(popen.wait, SECONDS) == 0
+            assert await asyncio.to_thread(client.get, "agents")
+    finally:
+        popen.kill()
+        popen.wait()

@@ -108,7 +108,7 @@ def pinned(pid: int) -> Peer:
 def test_what_it_leaves_behind_is_refused_at_the_control_socket(control: Control, left: Left):
     assert " 401 " in left.answer.splitlines()[0]
     assert "agent `a` may not use the control socket" in left.answer
-    assert "remit up" in left.answer
+    assert "remit up --forget-agents" in left.answer
     assert control.book.agents_over(left.pid) == {"a"}
 
 

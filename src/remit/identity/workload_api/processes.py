@@ -22,7 +22,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
+from remit.identity.workload_api import book_file
 from remit.identity.workload_api.proc import Process, lineage, owner_uid, process
 from remit.model.errors import (
     ConflictError,
@@ -72,16 +74,24 @@ class Registration:
 
 
 class ProcessBook:
-    """Which live processes belong to which agent. In memory: a restart forgets them all.
+    """Which live processes belong to which agent.
 
-    ``recorder`` is told of supervisors that were killed, and of agents at the control socket.
+    Args:
+        recorder: is told of supervisors that were killed, and of agents at the control socket.
+        file: keeps the book over a restart; without it, a restart forgets.
+
+    Raises:
+        ConfigError: the file is damaged or cannot be read.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(self, recorder: Recorder | None = None, *, file: Path | None = None) -> None:
         self._recorder = recorder
+        self._file = file
         self._by_pid: dict[int, Registration] = {}
         self._lost: list[Registration] = []
         self._refused: dict[str, set[tuple[int, int]]] = {}
+        if file is not None:
+            self._take(book_file.read(file, Registration))
 
     def register(
         self,
@@ -109,6 +119,7 @@ class ProcessBook:
             InputError: there is no such process, or it started at another time.
             UnidentifiedError: the process runs under another uid than the peer.
             ConflictError: the process belongs to an agent already.
+            UnavailableError: it cannot be written down; nothing is registered.
         """
         self.notice()
         self._prune()
@@ -127,7 +138,7 @@ class ProcessBook:
             frozenset[tuple[int, int]]() if supervisor is None else _reapers(supervisor, reaper)
         )
         registration = Registration(agent, found, by_uid, supervisor, reapers)
-        self._by_pid[pid] = registration
+        self._keep({**self._by_pid, pid: registration})
         return registration
 
     def forget(self, pid: int, *, by_uid: int) -> None:
@@ -135,11 +146,12 @@ class ProcessBook:
 
         Raises:
             NotFoundError: nothing is registered under ``pid`` by this uid.
+            UnavailableError: that cannot be written down; the registration stands.
         """
         registration = self._by_pid.get(pid)
         if registration is None or registration.by_uid != by_uid:
             raise NotFoundError(f"no process `{pid}` is registered")
-        del self._by_pid[pid]
+        self._keep({other: held for other, held in self._by_pid.items() if other != pid})
 
     def resolve(self, pid: int) -> str | None:
         """Return the agent that ``pid`` belongs to, or None.
@@ -197,6 +209,36 @@ class ProcessBook:
                 known.add(key)
                 self._record("agent.control_refused", agent, pid)
 
+    def _keep(self, by_pid: dict[int, Registration]) -> None:
+        if self._file is not None:
+            book_file.write(self._file, [*by_pid.values(), *self._lost])
+        self._by_pid = by_pid
+
+    def _take(self, held: Iterable[Registration]) -> None:
+        """Take in what an earlier run held, but for what has ended and left nothing behind.
+
+        A supervisor that ended while no authority ran could not take its registration back, so that
+        alone does not say that it was killed.
+        """
+        ours = {each.pid for each in lineage(os.getpid())}
+        lines = [(pid, _line(pid)) for pid in book_file.pids() if pid not in ours]
+        for registration in held:
+            if registration.lost:
+                if any(
+                    line is None or self._hangs_below(registration, pid, line)
+                    for pid, line in lines
+                ):
+                    self._lost.append(registration)
+                    self._record(
+                        "agent.supervisor_lost", registration.agent, registration.process.pid
+                    )
+            elif registration.supervisor is not None or _runs(registration.process):
+                self._by_pid[registration.process.pid] = registration
+
+    def _hangs_below(self, registration: Registration, pid: int, line: tuple[Process, ...]) -> bool:
+        below = any(_same(registration.process, each) for each in line)
+        return below or registration.may_be(line, owner_uid(pid))
+
     def _record(self, kind: str, agent: str, pid: int) -> None:
         if self._recorder is not None:
             # What cannot be recorded now is refused all the same.
@@ -253,3 +295,11 @@ def _reapers(supervisor: Process, reaper: int | None) -> frozenset[tuple[int, in
         above = above[places.get(reaper or 0, 0) :]
     found = above if first is None else (*above, first)
     return frozenset((each.pid, each.start_time) for each in found)
+
+
+def _line(pid: int) -> tuple[Process, ...] | None:
+    """Return a lineage, None where it cannot be read."""
+    try:
+        return lineage(pid)
+    except UnidentifiedError:
+        return None
