@@ -153,7 +153,6 @@ async def test_a_server_that_trusts_another_authority_gets_no_certificate(folder
     broker = SshBroker("hosts", table(port), surroundings(folder))
     keygen("-q", "-t", "ed25519", "-N", "", "-f", folder / "other")
     krl = folder / "lists/revoked.krl"
-    krl.write_bytes(broker._list())
     with (
         sshd(folder / "sshd", folder / "other.pub", krl, port=port) as server,
         pytest.raises(NotMintedError, match="which authority the target trusts"),

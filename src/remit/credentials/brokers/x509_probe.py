@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import ssl
 import tempfile
 from datetime import UTC, datetime
@@ -27,6 +29,10 @@ from remit.model.errors import BrokerError, ConfigError
 
 # What servers that finish the handshake first say to a client whose certificate they do not take.
 _REFUSALS = frozenset({400, 401, 403, 495, 496})
+_REFUSED = re.compile(r"ALERT_(.*CERTIFICATE.*|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)\Z")
+# TLS 1.3 lets a client speak before the server has looked at its certificate: what the server then
+# says of it can be lost in a reset. So a lost answer is asked for again, listening first.
+_LISTENING_SECONDS = (0.0, 0.2, 1.0)
 
 
 class ProbeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,37 +89,50 @@ class X509Probe(Probe):
         host = self._url.hostname
         try:
             async with asyncio.timeout(self.seconds):
-                return await self._get(context)
+                for pause in _LISTENING_SECONDS:
+                    line = await self._get(context, pause)
+                    if line is not None:
+                        return self._status(line) not in _REFUSALS
         except ssl.SSLCertVerificationError as error:
             raise BrokerError(
                 f"`{host}` shows a certificate that `probe.ca_file` does not vouch for"
             ) from error
         except ssl.SSLError as error:
-            if "ALERT" in (error.reason or ""):
+            if _REFUSED.search(error.reason or ""):
                 return False
             raise BrokerError(f"`{host}` broke off the probe's handshake") from error
         except OSError as error:  # TimeoutError is one
             raise BrokerError(f"`{host}` does not answer the probe: is it up?") from error
+        raise BrokerError(f"`{host}` closes the probe's connection without a word")
 
-    async def _get(self, context: ssl.SSLContext) -> bool:
+    async def _get(self, context: ssl.SSLContext, pause: float) -> bytes | None:
+        """Return the first line of an answer; None where the connection was lost after TLS."""
         url = self._url
         reader, writer = await asyncio.open_connection(
             url.hostname, self._port, ssl=context, server_hostname=url.hostname
         )
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    return await reader.readline() or None
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             asked = f"GET {path} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n"
             writer.write(asked.encode())
             await writer.drain()
-            line = await reader.readline()
+            return await reader.readline() or None
+        except ConnectionError:
+            return None
         except ValueError as error:
             raise BrokerError(f"`{url.hostname}` does not speak HTTP") from error
         finally:
             writer.transport.abort()
-        words = line.split()
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():  # noqa: PLR2004 - version and status
-            raise BrokerError(f"`{url.hostname}` closed the probe's connection, or spoke no HTTP")
-        return int(words[1]) not in _REFUSALS
+
+    def _status(self, line: bytes) -> int:
+        version, _, rest = line.partition(b" ")
+        status = rest[:3]
+        if not version.startswith(b"HTTP/1.") or not status.isdigit():
+            raise BrokerError(f"`{self._url.hostname}` does not speak HTTP")
+        return int(status)
 
     def _context(self, serial: int, until: int) -> ssl.SSLContext:
         said = self._said

@@ -94,6 +94,8 @@ class CertificateBroker(ABC):
         self._rehearsed = False
         self._rehearsing = asyncio.Lock()
         self._asking = asyncio.Semaphore(_AT_ONCE)
+        if house.publisher is not None:
+            house.publisher.begin()
 
     @abstractmethod
     def check(self, grant: Mapping[str, Any]) -> None:

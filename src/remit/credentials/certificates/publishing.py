@@ -100,6 +100,15 @@ class Publisher:
         self._last: bytes | None = None
         self._at = 0.0
 
+    def begin(self) -> None:
+        """Put a list where there is none yet: without its file a target may let nobody in.
+
+        What fails here is said by the first :meth:`ensure`.
+        """
+        with contextlib.suppress(OSError):
+            if self._file is not None and not self._file.exists():
+                write_whole(self._file, self._make(), mode=0o644)
+
     async def publish(self) -> None:
         """Put the present list in place. Callers that wait together share one.
 
