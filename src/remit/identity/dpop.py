@@ -227,7 +227,7 @@ def _key_of(parsed: jose.Unverified) -> str:
         raise InvalidProofError("the proof of possession has no public key (`jwk`) in its header")
     try:
         key, named = _imported(json.dumps(jwk))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidProofError(f"the proof of possession's key is refused: {error}") from error
     try:
         jose.verify_signature(parsed, key)

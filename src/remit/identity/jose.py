@@ -144,7 +144,7 @@ def verify_signature(token: Unverified, key: PublicKey) -> None:
         )
     try:
         jws.deserialize_compact(token.token, key.key, registry=_REGISTRY)
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, RecursionError) as error:
         raise UnidentifiedError("the token's signature does not hold") from error
 
 

@@ -19,11 +19,9 @@ import structlog
 from remit.model.call import Call
 from remit.model.errors import (
     ConflictError,
-    InputError,
     MandateError,
     NotFoundError,
     RemitError,
-    UnidentifiedError,
 )
 from remit.model.ids import new_id
 from remit.model.label import Label
@@ -35,11 +33,8 @@ from remit.tasks import bounds, budgets, opening
 from remit.tasks.live import LiveTask
 from remit.tasks.mandates import (
     MANDATE_TYP,
-    MAX_MANDATE_BYTES,
-    digest_of,
     from_claims,
     narrowed,
-    to_claims,
 )
 from remit.tasks.ports import Clock, Signer, TaskStore
 from remit.tasks.possession import key_asked, key_of, require_key
@@ -47,7 +42,7 @@ from remit.tasks.request import Opened, TaskRequest
 from remit.tasks.sessions import Sessions
 from remit.tasks.steps import bound, ended, opened
 from remit.tasks.templates import withdrawn
-from remit.tasks.token import issue_token, read_token
+from remit.tasks.token import issue_token, token_of
 
 log = structlog.get_logger()
 
@@ -134,16 +129,7 @@ class TaskDesk:
             prompt=opening.prompt_digest(salt, request.prompt),
             now=now,
         )
-        signed = self._signer.sign(to_claims(mandate, self._issuer), typ=MANDATE_TYP)
-        if len(signed) > MAX_MANDATE_BYTES:
-            raise InputError(f"the mandate is longer than {MAX_MANDATE_BYTES} bytes once signed")
-        task = Task(
-            mandate=mandate,
-            template=template,
-            signed_mandate=signed,
-            mandate_digest=digest_of(signed),
-            key=key,
-        )
+        task = opening.signed(mandate, template, key, self._signer)
         live = LiveTask(task)
         live.token = issue_token(self._signer, task)
         self._open[task.id] = live
@@ -166,19 +152,7 @@ class TaskDesk:
             MandateError: no token, one that does not hold, another workload's, one of a task that
                 is not open, or of one whose key the subject does not show.
         """
-        if claim.task_token is None:
-            raise MandateError(
-                "no task: send the task token as `Remit-Task`, or begin a task with "
-                "`remit_begin_task`"
-            )
-        try:
-            token = read_token(self._signer, claim.task_token)
-        except UnidentifiedError as error:
-            raise MandateError("the task token does not hold: open a new task") from error
-        if token.workload != str(subject.workload):
-            raise MandateError(
-                "the task token was issued to another workload: it is of no use to this one"
-            )
+        token = token_of(claim, subject, self._signer)
         live = self._open.get(token.task)
         if live is None or live.ending or live.expires_at() <= self._clock():
             raise MandateError(await self._why_not(token.task))
@@ -388,10 +362,6 @@ class TaskDesk:
         self._templates = dict(templates)
         for live in self._open.values():
             live.task = replace(live.task, template=self._in_force(live.task))
-
-    @property
-    def _issuer(self) -> str:
-        return f"spiffe://{self._signer.name}"
 
     def _in_force(self, task: Task) -> Template:
         return self._templates.get(task.mandate.template) or withdrawn(task.template)

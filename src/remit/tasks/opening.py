@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from remit.model.errors import MandateError
-from remit.model.mandate import Template
+from remit.model.errors import InputError, MandateError
+from remit.model.mandate import Mandate, Template
 from remit.model.subject import Agent, AgentState
+from remit.model.task import Task
+from remit.tasks.mandates import MANDATE_TYP, MAX_MANDATE_BYTES, digest_of, to_claims
+from remit.tasks.ports import Signer
 from remit.tasks.request import TaskRequest
 
 
@@ -40,6 +43,24 @@ def beneficiary(request: TaskRequest, agent: Agent, opened_by: str) -> str:
     if opened_by == str(agent.spiffe_id) and asked != agent.owner:
         raise MandateError(f"an agent opens tasks on behalf of its owner only, not of `{asked}`")
     return asked
+
+
+def signed(mandate: Mandate, template: Template, key: str | None, signer: Signer) -> Task:
+    """Return the open task of a mandate that is signed with this.
+
+    Raises:
+        InputError: it is too long.
+    """
+    jws = signer.sign(to_claims(mandate, f"spiffe://{signer.name}"), typ=MANDATE_TYP)
+    if len(jws) > MAX_MANDATE_BYTES:
+        raise InputError(f"the mandate is longer than {MAX_MANDATE_BYTES} bytes once signed")
+    return Task(
+        mandate=mandate,
+        template=template,
+        signed_mandate=jws,
+        mandate_digest=digest_of(jws),
+        key=key,
+    )
 
 
 def prompt_digest(salt: bytes, prompt: str | None) -> str | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.model.errors import UnidentifiedError
+from remit.model.errors import MandateError, UnidentifiedError
 from remit.model.record import Json
+from remit.model.subject import Claim, Subject
 from remit.model.task import OWN_KEY, Task
 from remit.tasks.ports import Signer
 
@@ -41,6 +42,27 @@ def issue_token(signer: Signer, task: Task) -> str:
     if task.key is not None and task.key != OWN_KEY:
         claims["cnf"] = {"jkt": task.key}
     return signer.sign(claims, typ=TOKEN_TYP)
+
+
+def token_of(claim: Claim, subject: Subject, signer: Signer) -> TaskToken:
+    """Return the task token that a claim carries, if it is this subject's.
+
+    Raises:
+        MandateError: there is none, it does not hold, or it is another workload's.
+    """
+    if claim.task_token is None:
+        raise MandateError(
+            "no task: send the task token as `Remit-Task`, or begin a task with `remit_begin_task`"
+        )
+    try:
+        token = read_token(signer, claim.task_token)
+    except UnidentifiedError as error:
+        raise MandateError("the task token does not hold: open a new task") from error
+    if token.workload != str(subject.workload):
+        raise MandateError(
+            "the task token was issued to another workload: it is of no use to this one"
+        )
+    return token
 
 
 def read_token(signer: Signer, token: str) -> TaskToken:

@@ -172,6 +172,16 @@ def test_what_a_key_is_for_counts(door: Door) -> None:
     wrong(door, "not for verifying", door.proof(jwk={**door.jwk, "key_ops": ["sign"]}))
 
 
+def test_a_key_that_is_nested_without_end_breaks_nothing(door: Door) -> None:
+    for depth in (200, 600, 900, 950, 2000):
+        nested: Any = "MARK"
+        jwk = json.dumps({**door.jwk, "use": nested})
+        head = json.dumps({"typ": "dpop+jwt", "alg": "ES256"})[:-1] + f', "jwk": {jwk}}}'
+        deep = head.replace('"MARK"', "[" * depth + "]" * depth).encode()
+        body = base64url(json.dumps(door.claims()).encode())
+        wrong(door, "proof of possession", f"{base64url(deep)}.{body}.AAAA")
+
+
 def test_a_weak_key_is_refused(door: Door) -> None:
     weak = {"kty": "RSA", "n": base64url(b"\xc1" * 128), "e": "AQAB"}
     wrong(door, "key is refused", door.proof(jwk=weak, alg="RS256"))
