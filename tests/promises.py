@@ -112,6 +112,8 @@ PROMISES = (
             "properties/test_tasks_approvals_once.py",
             "rooms/api/test_api_control.py::test_an_agent_sees_its_own_tasks_and_nothing_else",
             "rooms/api/test_peers.py",
+            "rooms/api/test_api_orphans.py",
+            "rooms/cli/test_run_agent_killed.py",
         ),
     ),
     Promise(
@@ -131,6 +133,10 @@ PROMISES = (
         "Evidence is checked by an outsider, offline, without a secret.",
         (
             "rooms/proof/test_proof_pack.py",
+            "rooms/proof/test_proof_verify.py",
+            "rooms/proof/test_proof_mandate_key.py",
+            "rooms/cli/test_cli_verify.py",
+            "rooms/app/test_app_sealing.py",
             "rooms/proof/test_proof_relying_party.py",
             "external/test_proof_merkle_rfc6962.py",
             "external/test_proof_signed_note.py",
