@@ -52,8 +52,13 @@ class CommittingRecorder(MemoryRecorder):
         self._pages.commit()
 
 
-def task_of(number: int = 1, seconds: float = 1800) -> Task:
-    template = Template(name="help", purpose="Help", capabilities=(Capability(target="desk/read"),))
+def task_of(number: int = 1, seconds: float = 1800, template_seconds: int = 1800) -> Task:
+    template = Template(
+        name="help",
+        purpose="Help",
+        capabilities=(Capability(target="desk/read"),),
+        expires_seconds=template_seconds,
+    )
     mandate = Mandate(
         id=f"task_{number:026d}",
         purpose="Help",

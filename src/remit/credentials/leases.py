@@ -126,7 +126,12 @@ class Leases:
                 held.basis = basis
                 return self._used(held, call)
         grant = fill_grant(binding.grant, task, call)
-        ends = [now + timedelta(seconds=binding.seconds), task.mandate.expires_at]
+        ends = [
+            now + timedelta(seconds=binding.seconds),
+            task.mandate.expires_at,
+            # The template in force may be narrower than the one that the mandate was signed under.
+            task.mandate.issued_at + timedelta(seconds=task.template.expires_seconds),
+        ]
         if not_after is not None:
             ends.append(not_after)
         for_call = binding.scope is LeaseScope.CALL

@@ -48,14 +48,19 @@ async def test_an_upstream_without_a_binding_needs_no_credential(book: Book):
 
 
 @pytest.mark.parametrize(
-    ("task_seconds", "approval_seconds", "expected"),
-    [(1800, None, 300), (120, None, 120), (1800, 60, 60)],
+    ("task_seconds", "template_seconds", "approval_seconds", "expected"),
+    [(1800, 1800, None, 300), (120, 1800, None, 120), (1800, 90, None, 90), (1800, 1800, 60, 60)],
 )
 async def test_a_lease_lives_no_longer_than_the_least_of_what_bounds_it(
-    book: Book, task_seconds: float, approval_seconds: float | None, expected: float
+    book: Book,
+    task_seconds: float,
+    template_seconds: int,
+    approval_seconds: float | None,
+    expected: float,
 ):
     until = None if approval_seconds is None else START + timedelta(seconds=approval_seconds)
-    lease = book.reserve(task_of(seconds=task_seconds), not_after=until)
+    task = task_of(seconds=task_seconds, template_seconds=template_seconds)
+    lease = book.reserve(task, not_after=until)
     assert lease.expires_at == START + timedelta(seconds=expected)
 
 
