@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from remit.cli.common import DEFAULTS, Common
-from remit.cli.drawing import arguments, facts, printable
+from remit.cli.drawing import arguments, facts, printable, put
 
 _LINE = 120
 _EMPTY = {"pending": "nothing waits for approval"}
@@ -66,11 +66,15 @@ def show(approval: str, *, common: Common = DEFAULTS) -> None:
 def approve(approval: str, *, comment: str = "", common: Common = DEFAULTS) -> None:
     """Say yes to one exact call, once; the agent then repeats it and it is decided again."""
     _emit(common.client().post("approvals", approval, "approve", body={"comment": comment}), common)
+    if not common.json:
+        put("\napproved: the agent repeats its call now, and it is decided again")
 
 
 def deny(approval: str, *, comment: str = "", common: Common = DEFAULTS) -> None:
     """Say no to one exact call."""
     _emit(common.client().post("approvals", approval, "deny", body={"comment": comment}), common)
+    if not common.json:
+        put("\ndenied: the agent is told when it repeats its call")
 
 
 def _emit(found: dict[str, Any], common: Common) -> None:

@@ -93,14 +93,23 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
 def _bundle(loaded: Loaded) -> Iterator[Finding]:
     from remit.app.policy_tools import check_bundle  # noqa: PLC0415 - slow, and not the first check
 
-    report = check_bundle(None, loaded)
     folder, templates = bundle_folders(loaded)
+    if templates is not None and not templates.is_dir():
+        yield (
+            False,
+            "templates",
+            f"`[policy] templates` names {templates}, which is no folder: make it",
+        )
+        return
+    report = check_bundle(None, loaded)
     own = loaded.config.policy.bundle is not None
     if not report["ok"]:
         yield False, "policy", "; ".join(report["findings"])
         return
     yield True, "policy", f"{report['policies']} policies in {folder}"
-    if not report["templates"]:
+    if report["templates"]:
+        yield True, "templates", f"{report['templates']} in force"
+    else:
         where = templates or (folder / "templates" if own else None)
         what = (
             f"write one in {where}" if where else 'name a folder: [policy] templates = "templates"'

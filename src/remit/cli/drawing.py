@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from remit.model.label import Confidentiality
+
 _DIGEST_SHOWN = 19
 _UNBOUNDED = 100_000
 _GUIDES = re.compile(r"^[\u2500-\u257f ]+")
@@ -226,4 +228,12 @@ def _budget(value: Any) -> list[str] | None:
     return [", ".join(said)] if said else []
 
 
-_NOUNS = {"capabilities": _capabilities, "budget": _budget, "spent": _budget}
+def _label(value: Any) -> list[str] | None:
+    if not isinstance(value, dict):
+        return None
+    words: dict[object, str] = {each.value: each.word for each in Confidentiality}
+    level = value.get("confidentiality")
+    return [inline({**value, "confidentiality": words.get(level, level)})]
+
+
+_NOUNS = {"label": _label, "capabilities": _capabilities, "budget": _budget, "spent": _budget}

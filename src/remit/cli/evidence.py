@@ -52,14 +52,18 @@ def export(
     output
         The file to write.
     """
-    data = common.client().raw("evidence", "tasks", task, "pack")
+    client = common.client()
+    data = client.raw("evidence", "tasks", task, "pack")
+    still = " --open-task" if client.get("tasks", task)["state"] == "open" else ""
     try:
         output.write_bytes(data)
     except OSError as error:
         raise ConfigError(f"`{output}` cannot be written: {error.strerror}") from error
     common.emit(
         {"pack": str(output), "bytes": len(data)},
-        Text(f"wrote {output} ({len(data)} bytes); check it with: remit evidence verify {output}"),
+        Text(
+            f"wrote {output} ({len(data)} bytes); check it with: remit evidence verify {output}{still}"
+        ),
     )
 
 
@@ -112,12 +116,10 @@ def audit(*, limit: int = 100, after: str | None = None, common: Common = DEFAUL
     """
     found = common.client().get("evidence", "audit", limit=limit, after=after)
     running = found["open"]
-    whole = found["tasks"] - len({item["task"] for item in found["items"]} | set(running))
     common.rows(
         found,
         {"task": "task", "question": "question", "finding": "finding"},
-        f"{found['tasks']} tasks looked at: "
-        + (f"{whole} answer all five questions" if running else "all answer all five questions"),
+        f"tasks looked at: {found['tasks']}; all that ended answer all five questions",
     )
     if running and not common.json:
         put(Text(f"open still, so without an end: {printable(', '.join(running))}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.text import Text
@@ -27,4 +28,9 @@ def init(path: Path = Path(DEFAULT_FILE), *, common: Common = DEFAULTS) -> None:
         raise ConfigError(f"`{path}` is there already; nothing was changed") from None
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be written: {error.strerror}") from error
-    common.emit({"wrote": str(path)}, Text(f"wrote {path}; next: remit doctor, then remit up"))
+    where = "" if path == Path(DEFAULT_FILE) else f" --config {shlex.quote(str(path))}"
+    steps = (
+        f"wrote {path}; next, in that file: name an [upstream.NAME] and a folder of templates;",
+        f"then check it with `remit doctor{where}`, and start with `remit up{where}`",
+    )
+    common.emit({"wrote": str(path)}, Text("\n".join(steps)))

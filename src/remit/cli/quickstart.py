@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from remit.app.quickstart import AGENTS, QuickAgent, prepare
 from remit.app.serve import serving
 from remit.cli.client import ControlClient
 from remit.cli.common import DEFAULTS, Common, Exit
+from remit.cli.connect import executable
 from remit.cli.drawing import OUT, put
 from remit.cli.evidence import words
 from remit.model.errors import ProofError
@@ -198,10 +201,11 @@ def _end(house: House, config: Path, shown: Shown, *, once: bool, quiet: bool) -
     if missing:
         put(Text(f"never refused by: {', '.join(missing)}", style="bold red"))
     put("[bold]look further[/]" if not once else "[bold]done[/]")
-    put(f"  remit evidence verify {shown.packs[-1]}")
+    remit = "remit" if shutil.which("remit") else shlex.join(executable())
+    put(f"  {remit} evidence verify {shown.packs[-1]}")
     if not once:
-        put(f"  remit task list --config {config}")
-        put(f"  remit evidence show --config {config} TASK")
+        put(f"  {remit} task list --config {config}")
+        put(f"  {remit} evidence show --config {config} TASK")
         put("serving on; stop with Ctrl-C")
 
 

@@ -239,6 +239,29 @@ def test_doctor_sends_nobody_to_write_templates_into_the_package(
     assert str(empty / "t") in advice(capsys)["templates"]
 
 
+def test_doctor_says_that_a_folder_of_templates_is_not_there_and_how_many_lie_in_it(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    (empty / "remit.toml").write_text('[policy]\ntemplates = "t"\n')
+    assert status_of(["doctor", "--json"]) == 1
+    assert advice(capsys)["templates"].endswith(f"{empty / 't'}, which is no folder: make it")
+    (empty / "t").mkdir()
+    (empty / "t" / "read.toml").write_text('purpose = "Read"\n[[capability]]\ntool = "desk/read"\n')
+    status_of(["doctor", "--json"])
+    assert advice(capsys)["templates"] == "1 in force"
+
+
+def test_init_says_the_next_steps_for_the_file_that_it_wrote(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(["init"]) == 0
+    assert "`remit up`" in capsys.readouterr().out
+    assert status_of(["init", "of mine.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "`remit doctor --config 'of mine.toml'`" in said
+    assert "`remit up --config 'of mine.toml'`" in said
+
+
 def test_doctor_says_what_is_wrong_with_a_file_a_folder_a_port_and_a_policy(
     empty: Path, capsys: pytest.CaptureFixture[str]
 ):

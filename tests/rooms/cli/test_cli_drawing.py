@@ -118,6 +118,14 @@ def test_an_approval_in_a_list_shows_its_call_on_one_line_of_bounded_length():
         assert _call({"target": "crm/get", "preview": broken}) == "crm/get()"
 
 
+def test_a_label_is_in_words_also_where_it_is_stored_as_a_number():
+    assert cell({"confidentiality": 1, "trusted": False}, "label").plain == (
+        "confidentiality internal, trusted no"
+    )
+    assert cell({"confidentiality": "public"}, "label").plain == "confidentiality public"
+    assert cell({"confidentiality": 99}, "label").plain == "confidentiality 99"
+
+
 def test_nested_values_stay_on_the_line_of_their_item():
     assert cell([{"a": 1}, {"b": [2, 3]}]).plain == "a 1\nb 2, 3"
     assert cell({}).plain == cell([]).plain == cell(None).plain == "-"

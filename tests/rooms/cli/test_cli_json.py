@@ -193,7 +193,10 @@ def test_the_audit_lists_open_tasks_apart_and_takes_them_for_no_fault(say: Said)
     assert task in found["open"]
     said = say("evidence", "audit", "--limit", "500")
     assert task in said.partition("open still")[2]
+    pack = str(say.config.parent / "open.pack")
+    assert f"{pack} --open-task" in say("evidence", "export", task, "-o", pack)
     say("task", "complete", task)
+    assert f"{pack}\n" in say("evidence", "export", task, "-o", pack)
     assert task not in say.json("evidence", "audit", "--limit", "500")["open"]
 
 
