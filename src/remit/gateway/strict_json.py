@@ -19,7 +19,7 @@ from remit.model.errors import InputError
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest integer that every reader holds exactly (RFC 7493 section 2.2)."""
 
-MAX_MEMBERS = 20_000
+MAX_MEMBERS = 10_000
 """How many members and elements all objects and arrays of one body may have together."""
 
 _MAX_SAFE_DIGITS = 17
