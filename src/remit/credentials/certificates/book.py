@@ -54,7 +54,7 @@ class Book:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
-        self._lines = 0
+        self._lines = self._rewritten = 0
         self._size = 0
         try:
             self._read()
@@ -93,12 +93,13 @@ class Book:
                 lines.append(_Line("revoked", handle, f"{entry.serial:x}", entry.expires))
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         write_whole(self._path, data, mode=0o600)
-        self._lines, self._size = len(lines), len(data)
+        self._lines = self._rewritten = len(lines)
+        self._size = len(data)
 
     def _append(self, line: _Line) -> None:
         data = msgspec.json.encode(line) + b"\n"
         try:
-            if self._lines > 2 * len(self._entries) + _SPARE_LINES:
+            if self._lines > 2 * self._rewritten + _SPARE_LINES:
                 self._rewrite()
             descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
