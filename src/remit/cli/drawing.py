@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +24,7 @@ from remit.model.label import Confidentiality
 _DIGEST_SHOWN = 19
 _UNBOUNDED = 100_000
 _GUIDES = re.compile(r"^[\u2500-\u257f ]+")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)\Z", re.ASCII)
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _BOUNDS = {
     "minimum": "≥",
@@ -80,15 +82,31 @@ def facts(value: dict[str, Any]) -> Table:
     return table
 
 
-def table(items: list[dict[str, Any]], columns: dict[str, str]) -> Table:
-    """Return nouns as rows: ``columns`` maps a heading to a field."""
+def table(items: list[dict[str, Any]], columns: dict[str, str]) -> Table | Group:
+    """Return nouns as rows: ``columns`` maps a heading to a field.
+
+    Where a terminal is too narrow for the rows, each noun is a block of lines instead.
+    """
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for place, heading in enumerate(columns):
         # What a line is found by is never broken: it is there to be copied.
         drawn.add_column(heading, overflow="fold", no_wrap=place == 0)
     for item in items:
         drawn.add_row(*(_brief(item.get(name)) for name in columns.values()))
+    unbounded = OUT.options.update(max_width=_UNBOUNDED)
+    if OUT.is_terminal and Measurement.get(OUT, unbounded, drawn).maximum > OUT.width:
+        return Group(*(_block(item, columns) for item in items))
     return drawn
+
+
+def _block(item: dict[str, Any], columns: dict[str, str]) -> Group:
+    (_, first), *others = columns.items()
+    lines = Table(box=None, show_header=False, padding=(0, 2))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column(overflow="fold")
+    for heading, name in others:
+        lines.add_row(heading, _brief(item.get(name)))
+    return Group(_brief(item.get(first)), lines)
 
 
 def arguments(value: Any) -> Table:
@@ -170,9 +188,11 @@ def _lines(value: Any) -> list[str]:
 
 
 def _brief(value: Any) -> Text:
-    """Return a cell of a table: as everywhere else, but a digest by its beginning."""
+    """Return a cell of a table: a digest by its beginning, and a time by its seconds."""
     if isinstance(value, str) and value.startswith("sha256:"):
         return Text(f"{printable(value[:_DIGEST_SHOWN])}…")
+    if isinstance(value, str) and (time := _TIME.match(value)):
+        return Text(f"{time[1]} {time[2]} UTC")
     return cell(value)
 
 

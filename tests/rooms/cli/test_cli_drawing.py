@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from remit.cli import drawing
 from remit.cli.approvals import _call
 from remit.cli.drawing import arguments, cell, facts, inline, put, schema, table
 from remit.cli.main import status_of
@@ -148,6 +149,31 @@ def test_in_a_pipe_there_is_no_padding_no_colour_no_line_and_no_width(
     monkeypatch.setenv("COLUMNS", "60")
     put(table([{"a": "y", "b": "z" * 300}], {"a": "a", "b": "b"}))
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(("width", "rows"), [(60, False), (200, True)])
+def test_a_table_that_does_not_fit_a_terminal_is_blocks_with_every_value_whole(
+    width: int, rows: bool, monkeypatch: pytest.MonkeyPatch
+):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        drawing, "OUT", Console(width=width, file=screen, force_terminal=True, no_color=True)
+    )
+    item = {"id": "task_01m89z0ed8p7p5r3jp3mj44s48", "who": "reader", "why": "because " * 5}
+    put(table([item], {"task": "id", "agent": "who", "purpose": "why", "more": "none"}))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    assert max(map(len, said.splitlines())) <= width
+    assert item["id"] in said
+    assert (said.splitlines()[0].strip() == item["id"]) is not rows
+    assert re.search(r"agent\s+reader" if not rows else r"s48\s+reader", said)
+
+
+def test_a_time_in_a_table_is_to_the_second():
+    rows = [{"a": "2026-11-25T18:38:34.739924Z"}, {"a": "2026-11-25T18:53:34+00:00"}]
+    said = drawn(table([*rows, {"a": "2026-11-25T18:53:34+02:00"}], {"at": "a"}))
+    assert "2026-11-25 18:38:34 UTC" in said
+    assert "2026-11-25 18:53:34 UTC" in said
+    assert "18:53:34+02:00" in said
 
 
 def at_terminal(tokens: list[str], columns: int, **environment: str) -> str:
