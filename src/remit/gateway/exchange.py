@@ -115,11 +115,16 @@ class Exchange:
         return task
 
     def _outgoing(self, message: Message) -> Outgoing:
+        headers, session = headers_up(self._visit.head), self._visit.head.session
+        if message.method == "initialize":
+            # It opens a session and is in none: the id that it carries may be another's.
+            headers = [pair for pair in headers if pair[0] != "mcp-session-id"]
+            session = None
         return Outgoing(
             method="POST",
-            headers=headers_up(self._visit.head),
+            headers=headers,
             message=message,
-            session=self._visit.head.session,
+            session=session,
             owner=self._visit.owner,
             quiet=message.method == "subscriptions/listen",
         )

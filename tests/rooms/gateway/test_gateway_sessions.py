@@ -116,3 +116,8 @@ async def test_a_session_that_the_upstream_forgot_is_forgotten_here(plain: Any, 
     assert (await plain.post(ping, mcp_session_id="s")).status == 404
     assert len(plain.gateway.house.sessions) == 0
     assert json.loads((await plain.post(INITIALIZE)).body) == {}
+
+
+async def test_an_initialize_takes_nobody_into_a_session_that_is_there(plain: Any, recorder: Any):
+    await plain.post(INITIALIZE, mcp_session_id="of-another")
+    assert "of-another" not in str(recorder.heard[0]["headers"])
