@@ -63,5 +63,5 @@ def require_key(task: Task, subject: Subject, *, required: bool) -> None:
     if not right:
         raise MandateError(
             "the task is bound to another key than the proof shows: "
-            "open a new task with the key that you have"
+            "open another task with this key, once this one is complete or its owner has ended it"
         )
