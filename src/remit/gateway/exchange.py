@@ -95,7 +95,10 @@ class Exchange:
 
     def _require_known(self, message: Message) -> None:
         method = message.method
-        if message.kind == "request" and method not in GOVERNED and method not in FORWARDED:
+        known = method in GOVERNED or method in FORWARDED
+        if message.modern and method in handles.OLDER:
+            known = False
+        if message.kind == "request" and not known:
             raise ProtocolError(
                 f"method not found: the gateway does not know `{method[:100]}`",
                 code=METHOD_NOT_FOUND,

@@ -18,6 +18,8 @@ from remit.model.errors import UpstreamError
 
 ABOUT_ONE = frozenset({"tasks/get", "tasks/result", "tasks/update", "tasks/cancel"})
 LIST = "tasks/list"
+OLDER = frozenset({LIST, "tasks/result"})
+"""What the newer era took away; an upstream that still answers it would not know whom."""
 
 _LIMIT = 10_000
 

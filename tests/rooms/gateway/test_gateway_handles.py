@@ -51,10 +51,11 @@ async def test_a_handle_is_good_for_the_caller_it_was_given_to(plain: Any, recor
     assert before["error"]["code"] == -32602
     assert recorder.heard == []
     await ask(plain, era, "tools/call", {}, name="echo", arguments={})
-    for method in ABOUT:
+    about = ABOUT if era == "older" else ("tasks/get", "tasks/update", "tasks/cancel")
+    for method in about:
         assert "result" in await ask(plain, era, method, {}, taskId="t1"), method
     heard = len(recorder.heard)
-    for method in ABOUT:
+    for method in about:
         for handle in ("t1", "t2", "T1", "", None, ["t1"], {"t1": 1}):
             if era == "newer" and not isinstance(handle, str):
                 continue
@@ -74,6 +75,13 @@ async def test_a_listing_of_tasks_shows_the_callers_own(plain: Any, recorder: An
     assert (await ask(plain, "older", "tasks/list", B))["result"]["tasks"] == []
     upstream(recorder, {"tasks/list": {"tasks": ["t1", 7]}})
     assert "error" in await ask(plain, "older", "tasks/list", {})
+
+
+async def test_what_the_newer_era_took_away_is_no_method_of_it(plain: Any, recorder: Any):
+    for method in ("tasks/result", "tasks/list"):
+        told = await ask(plain, "newer", method, {}, taskId="t1")
+        assert told["error"]["code"] == -32601
+    assert recorder.heard == []
 
 
 async def test_a_header_that_names_another_handle_is_refused(plain: Any, recorder: Any):
