@@ -64,6 +64,9 @@ from remit.tasks.templates import parse_templates
 
 log = structlog.get_logger()
 
+_MAX_FOUND = 200
+"""Accepted changes that a record names; it has to fit a leaf of the log."""
+
 
 def utc_now() -> datetime:
     """Return the time, aware."""
@@ -94,8 +97,12 @@ class House:
         await self.stack.aclose()
 
 
-async def compose(loaded: Loaded) -> House:
+async def compose(loaded: Loaded, *, accept_state: bool = False) -> House:
     """Open the state folder and put an authority together.
+
+    Args:
+        loaded: the configuration.
+        accept_state: take working tables that were changed at rest as they stand, and record it.
 
     Raises:
         ConfigError: the configuration, a key file or the bundle is wrong, or another process
@@ -104,18 +111,21 @@ async def compose(loaded: Loaded) -> House:
         ProofError: the database was altered behind the log's back.
     """
     async with AsyncExitStack() as stack:
-        house = await _compose(loaded, stack)
+        house = await _compose(loaded, stack, accept_state=accept_state)
         stack.pop_all()
         return house
     raise AssertionError  # pragma: no cover - the block above returns or raises
 
 
-async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
+async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool) -> House:
     kept = AsyncExitStack()
     stack.push_async_callback(kept.aclose)
     config, state = loaded.config, loaded.state
     journal = Journal.open(
-        state / "remit.db", clock=utc_now, wait_seconds=config.limits.durable_seconds
+        state / "remit.db",
+        clock=utc_now,
+        wait_seconds=config.limits.durable_seconds,
+        accept_state=accept_state,
     )
     kept.push_async_callback(journal.close)
     trust_domain = TrustDomain.open(state / "keys", config.authority.trust_domain, clock=utc_now)
@@ -199,6 +209,9 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack) -> House:
             settle_seconds=config.limits.settle_seconds,
         ),
     )
+    if journal.accepted:
+        found = list(journal.accepted[:_MAX_FOUND])
+        ledger.stage(Step(kind="authority.state_accepted", body={"found": found}), Context())
     ledger.stage(_started(loaded, ledger), Context())
     ledger.stage(policy.bundle.record(), Context())
     for step in brokers.loaded:

@@ -70,8 +70,12 @@ class _Listener(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(loaded: Loaded) -> AsyncIterator[House]:
+async def serving(loaded: Loaded, *, accept_state: bool = False) -> AsyncIterator[House]:
     """Run an authority for as long as the block runs.
+
+    Args:
+        loaded: the configuration.
+        accept_state: take working tables that were changed at rest as they stand, and record it.
 
     Raises:
         ConfigError: something that the configuration names cannot be had (a port that is taken).
@@ -83,7 +87,7 @@ async def serving(loaded: Loaded) -> AsyncIterator[House]:
                 "choose a state folder with a shorter path"
             )
     _check_tls(loaded)
-    house = await compose(loaded)
+    house = await compose(loaded, accept_state=accept_state)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(house.close)
         control = control_app(house)

@@ -46,7 +46,7 @@ def _findings(common: Common) -> Iterator[Finding]:
         yield False, "configuration", str(error)
         return
     yield True, "configuration", str(loaded.source or "embedded defaults")
-    for look in (_state, _bundle, _upstreams, _running):
+    for look in (_state, _tables, _bundle, _upstreams, _running):
         yield from _guarded(look, loaded)
 
 
@@ -88,6 +88,23 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
         "disk",
         f"{megabytes} MB free" + ("" if free > enough else ": a full disk stops every call"),
     )
+
+
+def _tables(loaded: Loaded) -> Iterator[Finding]:
+    """Hold the working tables against their seal; while an authority runs, it writes to them."""
+    database = loaded.state / "remit.db"
+    if not database.exists():
+        return
+    from remit.storage.sqlite.lock import is_held  # noqa: PLC0415 - as below
+    from remit.storage.sqlite.state import look, refusal  # noqa: PLC0415 - slow, and not always
+
+    if is_held(database.with_name("remit.db.lock")):
+        return
+    faults = look(database)
+    if faults:
+        yield False, "working tables", refusal(faults)
+    else:
+        yield True, "working tables", "agents, tasks, approvals and leases are as they were left"
 
 
 def _bundle(loaded: Loaded) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ def up(
     log_level: Literal["debug", "info", "warning", "error"] = "info",
     log_format: Literal["auto", "text", "json"] = "auto",
     forget_agents: Annotated[bool, Parameter(negative="")] = False,
+    accept_state: Annotated[bool, Parameter(negative="")] = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Start the authority and its gateway, until it is interrupted.
@@ -35,6 +36,8 @@ def up(
         The least level that is logged; logs go to standard error.
     log_format
         Lines for people, or JSON; where auto, JSON unless standard error is a terminal.
+    accept_state
+        Start although the state was changed while remit was stopped; the log says what was found.
     forget_agents
         Say that no process of any agent runs any more, nor anything that one left behind. Else
         such processes stay the agents' over a restart.
@@ -52,7 +55,7 @@ def up(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         try:
-            async with serving(loaded):
+            async with serving(loaded, accept_state=accept_state):
                 if not common.json:
                     ERR.print(f"remit is up at [bold]{loaded.url}[/]; stop it with Ctrl-C")
                 await stop.wait()

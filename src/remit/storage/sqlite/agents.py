@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, LargeBinary, String, select
 
 from remit.model.subject import Agent
 from remit.storage.sqlite.journal import Journal
-from remit.storage.sqlite.metadata import METADATA
+from remit.storage.sqlite.seals import sealed_table
 
-AGENTS = Table(
+AGENTS = sealed_table(
     "agents",
-    METADATA,
     Column("name", String, primary_key=True),
     Column("spiffe_id", String, nullable=False, unique=True),
     Column("state", String, nullable=False),
@@ -36,15 +34,7 @@ class SqliteAgents:
             "state": agent.state.value,
             "document": msgspec.json.encode(agent),
         }
-        statement = insert(AGENTS).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=["name"], set_={"state": row["state"], "document": row["document"]}
-        )
-
-        def write(connection: Connection) -> None:
-            connection.execute(statement)
-
-        self._journal.stage(write)
+        self._journal.stage_row(AGENTS, row)
 
     async def list(self) -> Sequence[Agent]:
         """Return every agent, by name."""

@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, LargeBinary, String, select
 
 from remit.model.approval import Approval, ApprovalState
 from remit.storage.sqlite.journal import Journal
-from remit.storage.sqlite.metadata import METADATA
+from remit.storage.sqlite.seals import sealed_table
 
-APPROVALS = Table(
+APPROVALS = sealed_table(
     "approvals",
-    METADATA,
     Column("id", String, primary_key=True),
     Column("task", String, nullable=False, index=True),
     Column("state", String, nullable=False, index=True),
     Column("document", LargeBinary, nullable=False),
 )
-
-_INSERT = insert(APPROVALS)
-_PUT = _INSERT.on_conflict_do_update(
-    index_elements=["id"],
-    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
-)
-"""Built once: SQLAlchemy compiles a statement by its identity."""
 
 
 class SqliteApprovals:
@@ -43,11 +34,7 @@ class SqliteApprovals:
             "state": approval.state.value,
             "document": msgspec.json.encode(approval),
         }
-
-        def write(connection: Connection) -> None:
-            connection.execute(_PUT, row)
-
-        self._journal.stage(write)
+        self._journal.stage_row(APPROVALS, row)
 
     async def get(self, approval_id: str) -> Approval | None:
         """Return one approval."""

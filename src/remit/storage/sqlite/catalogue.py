@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, LargeBinary, String, select
 
 from remit.policy.catalogue import Entry
 from remit.storage.sqlite.journal import Journal
-from remit.storage.sqlite.metadata import METADATA
+from remit.storage.sqlite.seals import sealed_table
 
-CATALOGUE = Table(
+CATALOGUE = sealed_table(
     "catalogue",
-    METADATA,
     Column("target", String, primary_key=True),
     Column("state", String, nullable=False),
     Column("document", LargeBinary, nullable=False),
@@ -29,14 +27,12 @@ class SqliteCatalogue:
 
     def put(self, entry: Entry) -> None:
         """Stage an entry's present state."""
-        row = {"state": entry.tool.state.value, "document": msgspec.json.encode(entry)}
-        statement = insert(CATALOGUE).values(target=entry.tool.target, **row)
-        statement = statement.on_conflict_do_update(index_elements=["target"], set_=row)
-
-        def write(connection: Connection) -> None:
-            connection.execute(statement)
-
-        self._journal.stage(write)
+        row = {
+            "target": entry.tool.target,
+            "state": entry.tool.state.value,
+            "document": msgspec.json.encode(entry),
+        }
+        self._journal.stage_row(CATALOGUE, row)
 
     async def get(self, target: str) -> Entry | None:
         """Return one entry."""

@@ -12,6 +12,7 @@ The rules it keeps:
 - Nobody waits longer than ``wait_seconds`` for a disk that does not answer. What was staged may
   then still be written, in its order; while it hangs, everybody is told at once.
 - The queue is bounded. When it is full, staging raises instead of growing.
+- The working tables are sealed: what was changed in them at rest is found when they are opened.
 - One process at a time: a lock file, held with flock for as long as the journal is open.
 """
 
@@ -22,7 +23,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from remit.evidence.ports import LeafRow
@@ -38,7 +39,9 @@ from remit.model.errors import EvidenceError
 from remit.storage.sqlite.engine import open_reader, prepare_files
 from remit.storage.sqlite.lock import StateLock
 from remit.storage.sqlite.migrations import migrate
-from remit.storage.sqlite.writer import GroupWriter, Write, cause
+from remit.storage.sqlite.seals import Row, Seals
+from remit.storage.sqlite.state import open_seals
+from remit.storage.sqlite.writer import GroupWriter, Item, Write, cause
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -71,15 +74,22 @@ class Journal:
     """The embedded driver's writer. Make one with :meth:`open`, end it with :meth:`close`."""
 
     def __init__(
-        self, path: Path, lock: StateLock, *, max_queued: int, wait_seconds: float
+        self,
+        path: Path,
+        lock: StateLock,
+        seals: Seals,
+        *,
+        max_queued: int,
+        wait_seconds: float,
     ) -> None:
         self.path = path
+        self.accepted: tuple[str, ...] = ()
         self._lock_file = lock
         self._max_queued = max_queued
         self._wait_seconds = wait_seconds
         self._mutex = threading.Lock()
         self._wake = threading.Condition(self._mutex)
-        self._queue: list[Write | LeafRow] = []
+        self._queue: list[Item] = []
         self._waiters: deque[_Waiter] = deque()
         self._staged = 0
         self._settled = 0
@@ -91,7 +101,7 @@ class Journal:
         self._began: weakref.WeakKeyDictionary[asyncio.Task[object], int] = (
             weakref.WeakKeyDictionary()
         )
-        self._writer = GroupWriter(path)
+        self._writer = GroupWriter(path, seals)
         self._reader: Engine = open_reader(path)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="remit-read")
         self._thread = threading.Thread(target=self._run, name="remit-journal", daemon=True)
@@ -104,6 +114,7 @@ class Journal:
         clock: Clock = _now,
         max_queued: int = MAX_QUEUED,
         wait_seconds: float = WAIT_SECONDS,
+        accept_state: bool = False,
     ) -> Journal:
         """Open the state file at ``path``, creating it (0600) and its folder (0700) if need be.
 
@@ -112,15 +123,19 @@ class Journal:
             clock: tells the time that the lock file shows to whoever comes second.
             max_queued: how many writes may wait before staging raises.
             wait_seconds: how long a barrier, a read or the end waits for the disk.
+            accept_state: take the working tables as they stand; ``accepted`` says what was found.
 
         Raises:
+            ProofError: rows of the working tables were changed, removed or put back at rest.
             ConfigError: another process holds it (and which), or it cannot be created or migrated.
         """
         prepare_files(path)
         lock = StateLock.take(path.with_name(path.name + ".lock"), at=clock())
         try:
             migrate(path)
-            journal = cls(path, lock, max_queued=max_queued, wait_seconds=wait_seconds)
+            seals, accepted = open_seals(path, accept=accept_state)
+            journal = cls(path, lock, seals, max_queued=max_queued, wait_seconds=wait_seconds)
+            journal.accepted = accepted
         except BaseException:
             lock.release()
             raise
@@ -145,6 +160,14 @@ class Journal:
         """
         self._append(write)
 
+    def stage_row(self, table: Table, values: Mapping[str, object]) -> None:
+        """Stage a row of a working table, in the place of the one with its key; it is sealed.
+
+        Raises:
+            EvidenceError: the queue is full, or the journal is closed; nothing was staged.
+        """
+        self._append(Row(table, values))
+
     def stage_leaf(self, leaf: LeafRow) -> None:
         """Stage a record in the same order; its index is given inside the transaction.
 
@@ -153,7 +176,7 @@ class Journal:
         """
         self._append(leaf)
 
-    def _append(self, item: Write | LeafRow) -> None:
+    def _append(self, item: Item) -> None:
         try:
             task = asyncio.current_task()
         except RuntimeError:

@@ -6,33 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Float, LargeBinary, String, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, ColumnElement, Connection, Float, LargeBinary, String, select
 
 from remit.model.lease import Lease, LeaseState
 from remit.storage.sqlite.journal import Journal
-from remit.storage.sqlite.metadata import METADATA
+from remit.storage.sqlite.seals import sealed_table
 
-LEASES = Table(
+LEASES = sealed_table(
     "leases",
-    METADATA,
     Column("id", String, primary_key=True),
     Column("task", String, nullable=False, index=True),
     Column("state", String, nullable=False, index=True),
     Column("expires_at", Float, nullable=False, index=True),
     Column("document", LargeBinary, nullable=False),
 )
-
-_INSERT = insert(LEASES)
-_PUT = _INSERT.on_conflict_do_update(
-    index_elements=["id"],
-    set_={
-        "state": _INSERT.excluded.state,
-        "expires_at": _INSERT.excluded.expires_at,
-        "document": _INSERT.excluded.document,
-    },
-)
-"""Built once: SQLAlchemy compiles a statement by its identity."""
 
 
 _OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value)
@@ -53,11 +40,7 @@ class SqliteLeases:
             "expires_at": lease.expires_at.timestamp(),
             "document": msgspec.json.encode(lease),
         }
-
-        def write(connection: Connection) -> None:
-            connection.execute(_PUT, row)
-
-        self._journal.stage(write)
+        self._journal.stage_row(LEASES, row)
 
     async def get(self, lease_id: str) -> Lease | None:
         """Return one lease."""

@@ -7,31 +7,22 @@ from datetime import datetime
 from decimal import Decimal
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, LargeBinary, String, select
 
 from remit.model.label import Confidentiality, Label
 from remit.model.mandate import Spent, Template
 from remit.model.task import Task, TaskState
 from remit.storage.sqlite.journal import Journal
-from remit.storage.sqlite.metadata import METADATA
+from remit.storage.sqlite.seals import sealed_table
 from remit.tasks.mandates import claims_of, digest_of, from_claims
 
-TASKS = Table(
+TASKS = sealed_table(
     "tasks",
-    METADATA,
     Column("id", String, primary_key=True),
     Column("state", String, nullable=False, index=True),
     Column("agent", String, nullable=False, index=True),
     Column("document", LargeBinary, nullable=False),
 )
-
-_INSERT = insert(TASKS)
-_PUT = _INSERT.on_conflict_do_update(
-    index_elements=["id"],
-    set_={"state": _INSERT.excluded.state, "document": _INSERT.excluded.document},
-)
-"""Built once: SQLAlchemy compiles a statement by its identity."""
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +53,7 @@ class SqliteTasks:
             "agent": task.mandate.agent,
             "document": msgspec.json.encode(_written(task)),
         }
-
-        def write(connection: Connection) -> None:
-            connection.execute(_PUT, row)
-
-        self._journal.stage(write)
+        self._journal.stage_row(TASKS, row)
 
     async def get(self, task_id: str) -> Task | None:
         """Return one task."""

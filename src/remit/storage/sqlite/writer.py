@@ -17,8 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from remit.evidence.ports import LeafRow
 from remit.storage.sqlite import leaves
 from remit.storage.sqlite.engine import driver_of, open_writer
+from remit.storage.sqlite.seals import Row, Seals
 
 Write = Callable[[Connection], None]
+Item = LeafRow | Row | Write
+"""What can be staged: a record, a row of a working table, or anything else."""
 
 MAX_KNOWN_KEYS = 100_000
 """Names of durable vault keys that are remembered, so as not to insert a key twice."""
@@ -29,35 +32,41 @@ _log = structlog.get_logger()
 class GroupWriter:
     """Commits groups of writes and records; a group that fails is lost whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seals: Seals) -> None:
+        self._seals = seals
         self._engine = open_writer(path)
         self._connection: Connection | None = None
         self._next_index: int | None = None
         self._keys: set[str] = set()
 
-    def commit(self, group: Sequence[Write | LeafRow]) -> str | None:
+    def commit(self, group: Sequence[Item]) -> str | None:
         """Write one group in one transaction; return None, or why all of it was lost."""
         try:
             connection, driver = self._connect()
             rows = [item for item in group if isinstance(item, LeafRow)]
             fresh: set[str] = set()
             with connection.begin():
+                if self._next_index is None:
+                    self._next_index = leaves.next_index(driver)
+                self._seals.begin(driver)
+                upto = self._next_index + len(rows)
                 for item in group:
-                    if not isinstance(item, LeafRow):
+                    if isinstance(item, Row):
+                        self._seals.put(driver, item, upto)
+                    elif not isinstance(item, LeafRow):
                         item(connection)
                 if rows:
-                    if self._next_index is None:
-                        self._next_index = leaves.next_index(driver)
                     fresh = leaves.insert(driver, self._next_index, rows, self._keys)
+                self._seals.close(driver, upto)
         except Exception as error:  # noqa: BLE001 - whatever a write raises, its group is lost
             # A commit that failed may still be found on disk after a crash. Nobody was promised
             # it, and recovery treats what it finds as it treats any record without an outcome.
             _log.error("journal.group_lost", writes=len(group), reason=cause(error))
             self._next_index = None
+            self._seals.forget()
             self.drop(truncate=False)
             return f"a group of writes was lost: {cause(error)}"
-        if self._next_index is not None:
-            self._next_index += len(rows)
+        self._next_index = upto
         if len(self._keys) > MAX_KNOWN_KEYS:
             self._keys.clear()
         self._keys |= fresh

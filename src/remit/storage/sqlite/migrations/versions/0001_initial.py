@@ -17,8 +17,11 @@ def upgrade() -> None:
         sa.Column("spiffe_id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
         sa.UniqueConstraint("spiffe_id"),
+        info={"sealed": True},
     )
     op.create_table(
         "approvals",
@@ -26,7 +29,10 @@ def upgrade() -> None:
         sa.Column("task", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"sealed": True},
     )
     op.create_index(op.f("ix_approvals_state"), "approvals", ["state"], unique=False)
     op.create_index(op.f("ix_approvals_task"), "approvals", ["task"], unique=False)
@@ -35,7 +41,10 @@ def upgrade() -> None:
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("target"),
+        info={"sealed": True},
     )
     op.create_table(
         "leases",
@@ -44,7 +53,10 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"sealed": True},
     )
     op.create_index(op.f("ix_leases_expires_at"), "leases", ["expires_at"], unique=False)
     op.create_index(op.f("ix_leases_state"), "leases", ["state"], unique=False)
@@ -79,12 +91,21 @@ def upgrade() -> None:
     op.create_index("record_id", "record", ["id"], unique=True)
     op.create_index("record_task", "record", ["task"], unique=False)
     op.create_table(
+        "state_seal",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "tasks",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("agent", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"sealed": True},
     )
     op.create_index(op.f("ix_tasks_agent"), "tasks", ["agent"], unique=False)
     op.create_index(op.f("ix_tasks_state"), "tasks", ["state"], unique=False)
