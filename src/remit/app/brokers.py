@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from remit.api.oauth import Tokens
 from remit.app.config import CredentialSection, Loaded
+from remit.credentials.brokers.jwt import TOKEN_TYP, JwtBroker
 from remit.credentials.grants import check_grant
+from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Broker, Surroundings
 from remit.gateway.injection import Injection
+from remit.identity.trust_domain import TrustDomain
 from remit.model.errors import ConfigError
 from remit.model.lease import LeaseScope
 from remit.model.record import Step
@@ -59,6 +63,17 @@ def injection(section: CredentialSection | None) -> Injection:
     if section is None:
         return Injection()
     return Injection(headers=section.header, environment=section.env, meta=section.meta)
+
+
+def issued_tokens(trust_domain: TrustDomain, issuer: str, leases: Leases) -> Tokens:
+    """Return what a resource server may ask about the tokens that brokers had signed."""
+    asked = [b.active for b in leases.brokers.values() if isinstance(b, JwtBroker)]
+    return Tokens(
+        issuer=issuer,
+        verify=lambda token: trust_domain.verify(token, typ=TOKEN_TYP),
+        active=lambda handle: any(active(handle) for active in asked),
+        jwks=trust_domain.jwks,
+    )
 
 
 def _binding(upstream: str, section: CredentialSection, brokers: Mapping[str, Broker]) -> Binding:

@@ -24,6 +24,7 @@ from remit.api import (
     health,
     keys,
     leases,
+    oauth,
     processes,
     status,
     tasks,
@@ -34,6 +35,7 @@ from remit.api.bounded_http import BoundedHttp
 from remit.api.callers import Callers
 from remit.api.peers import PeerHttp, owner_check, peer_of
 from remit.api.unrouted import app_of
+from remit.app.brokers import issued_tokens
 from remit.app.compose import House, compose, utc_now
 from remit.app.config import Loaded
 from remit.app.explaining import explain
@@ -148,6 +150,9 @@ def control_app(house: House) -> ASGIApp:
             *health.routes(checks, house.metrics.registry),
             *status.routes(lambda: standing(house), house.trust_domain.bundle, callers),
             *leases.routes(authority, house.lease_pages, callers),
+            *oauth.routes(
+                issued_tokens(house.trust_domain, loaded.url, authority.leases), authority, callers
+            ),
             *agents.routes(authority.registry, callers, agents_changed),
             *tasks.routes(authority, callers),
             *approvals.routes(authority.approvals, callers),

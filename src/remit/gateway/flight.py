@@ -72,8 +72,11 @@ class Flight:
     async def _exchange(self, credential: Credential | None) -> Held:
         request = self._request
         if credential is not None:
-            inject = self._upstream.options.inject
-            request = replace(request, headers=inject.put_headers(request.headers, credential))
+            options = self._upstream.options
+            headers = options.inject.put_headers(
+                request.headers, credential, request.method, options.url or ""
+            )
+            request = replace(request, headers=headers)
         answer = await self._upstream.send(request)
         try:
             held = await self._until_final(answer)

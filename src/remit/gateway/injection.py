@@ -1,6 +1,7 @@
 """Where a minted credential goes on its way up: the operator's templates, filled for one call.
 
 ``{token}`` in a template is the broker's value of that name; the broker's page lists its values.
+``{dpop}`` is a fresh proof for the one request (RFC 9449), where the token is bound to a key.
 Nothing is logged, and an error names the reference, never a value.
 """
 
@@ -16,6 +17,7 @@ from remit.model.lease import Credential
 _REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_PROOF = "{dpop}"
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te"})
 
 
@@ -36,27 +38,33 @@ class Injection:
             if not _HEADER.match(name) or name.lower() in _OURS:
                 raise ConfigError(f"`{name}` is not a header that a credential can go into")
 
-    def headers_for(self, credential: Credential) -> list[tuple[str, str]]:
-        """Return the headers that carry a credential.
+    def headers_for(self, credential: Credential, method: str, url: str) -> list[tuple[str, str]]:
+        """Return the headers that carry a credential in one request.
 
         Raises:
             UpstreamError: the broker gave no such value, or one that no header can hold.
         """
-        filled = [(name, fill(text, credential)) for name, text in self.headers.items()]
+        filled = []
+        for name, text in self.headers.items():
+            if text == _PROOF and credential.prove is not None:
+                token = credential.values.get("token")
+                filled.append((name, credential.prove(method, url, token)))
+            else:
+                filled.append((name, fill(text, credential)))
         for name, value in filled:
             if _UNFIT.search(value) or not value.isascii():
                 raise UpstreamError(f"the credential does not fit into header `{name}`")
         return filled
 
     def put_headers(
-        self, headers: list[tuple[str, str]], credential: Credential
+        self, headers: list[tuple[str, str]], credential: Credential, method: str, url: str
     ) -> list[tuple[str, str]]:
         """Put the credential's headers in the place of any of the same name.
 
         Raises:
             UpstreamError: the broker gave no such value, or one that no header can hold.
         """
-        filled = self.headers_for(credential)
+        filled = self.headers_for(credential, method, url)
         ours = {name.lower() for name, _ in filled}
         return [*(header for header in headers if header[0].lower() not in ours), *filled]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -94,7 +94,8 @@ class Credential:
     upstream's configuration says where each goes. ``secrets`` are those that must never be seen
     again: the leak guard looks for exactly these. ``memo`` and ``keep`` are what a revocation will
     need of the answer: ``memo`` may be seen by anyone, ``keep`` is sealed. ``expires_at`` is the
-    target's own word, where it gave one.
+    target's own word, where it gave one. ``prove`` makes the value of a ``DPoP`` header for one
+    request (method, address, token: RFC 9449 section 4), where the token is bound to a key.
     """
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -102,3 +103,4 @@ class Credential:
     memo: str | None = None
     keep: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
+    prove: Callable[[str, str, str | None], str] | None = field(default=None, repr=False)
