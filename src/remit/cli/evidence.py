@@ -83,8 +83,9 @@ def verify(
     pack
         The file to check.
     vkey
-        The log's public key, as you got it from its operator; repeat for more. Without it, the
-        pack's own key is used, which proves that the pack is whole, not whose it is.
+        The log's public key, as you got it from its operator (`remit evidence key` prints it there);
+        repeat for more. Without it, the pack's own key is used, which proves that the pack is whole,
+        not whose it is.
     witness
         A witness's public key: the pack is refused unless that witness cosigned the log; repeat for
         more.

@@ -32,7 +32,9 @@ app = App(
     console=help_console(),
     help_formatter="default" if sys.stdout.isatty() else "plain",
 )
-app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
+app.register_install_completion_command(
+    help="Install shell completion for bash, zsh or fish, and load it from the shell's start file."
+)
 
 # By name, so that a command imports only what it needs: `remit task list` starts no web server.
 COMMANDS = {
