@@ -143,7 +143,8 @@ class CertificateBroker(ABC):
             values = dict(signed.values)
             if house.key_folder is not None:
                 texts = dict(signed.files.values())
-                paths = await asyncio.to_thread(hand_out, house.key_folder, handle, texts)
+                # Not in a thread: a mint that is cancelled must not write after its revocation.
+                paths = hand_out(house.key_folder, handle, texts)
                 values |= {value: str(paths[name]) for value, (name, _) in signed.files.items()}
         except NotMintedError:
             raise
@@ -173,7 +174,7 @@ class CertificateBroker(ABC):
         del keep
         house, serial = self._house, self.serial(lease.handle)
         if house.key_folder is not None:
-            await asyncio.to_thread(take_back, house.key_folder, lease.handle)
+            take_back(house.key_folder, lease.handle)
         now = house.clock()
         known = house.book.get(lease.handle)
         listed_until = max(int(lease.expires_at.timestamp()), int(now.timestamp()))
