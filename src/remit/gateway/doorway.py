@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -186,7 +187,8 @@ def origin_of(head: Head, scope: Any, options: GatewayOptions) -> str:
 
 def challenge(error: UnidentifiedError, origin: str, upstream: str, *, presented: bool) -> str:
     """Return the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1)."""
-    where = f'resource_metadata="{origin}{WELL_KNOWN}/mcp/{upstream}"'
+    # The name is the path's, decoded: whatever it holds may end neither the value nor the header.
+    where = f'resource_metadata="{origin}{WELL_KNOWN}/mcp/{quote(upstream, safe="")}"'
     return challenge_of(error, where, invalid=presented)
 
 

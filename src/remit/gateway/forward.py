@@ -106,7 +106,9 @@ class HttpUpstream:
     async def _checked(self, response: aiohttp.ClientResponse) -> HttpAnswer:
         name, status = self.options.name, response.status
         wrong = None
-        if 300 <= status < 400 and status != 304:  # noqa: PLR2004 - the class of redirects
+        if not 200 <= status < 600:  # noqa: PLR2004 - the classes of final answers
+            wrong = f"upstream `{name}` answered with a status that http does not have"
+        elif 300 <= status < 400 and status != 304:  # noqa: PLR2004 - the class of redirects
             wrong = f"upstream `{name}` answered with a redirect, which is not followed"
         elif status in {401, 407}:
             wrong = f"upstream `{name}` wants a credential that remit does not have for it"

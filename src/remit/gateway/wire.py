@@ -7,6 +7,7 @@ only headers would have decided about another call than the one that was made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -250,6 +251,8 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+\Z")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NEVER_UP = _HOP_BY_HOP | {
     b"authorization",
     b"cookie",
@@ -292,7 +295,15 @@ def headers_down(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, by
     """Return the headers of an upstream's answer that the client may see, names lower-case."""
     lowered = [(key.lower(), value) for key, value in headers]
     named = _connection_named(lowered)
-    return [(key, value) for key, value in lowered if key not in _NEVER_DOWN and key not in named]
+    return [
+        (key, value)
+        for key, value in lowered
+        if key not in _NEVER_DOWN
+        and key not in named
+        # A server refuses to send these, and the whole answer with them.
+        and _TOKEN.match(key)
+        and not _CONTROL.search(value)
+    ]
 
 
 def _connection_named(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:

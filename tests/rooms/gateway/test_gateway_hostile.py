@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from yarl import URL
+
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 
 CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":%s}}'
@@ -330,3 +332,16 @@ async def test_the_bytes_that_were_evaluated_are_the_bytes_that_are_forwarded(
 async def test_an_unknown_upstream_is_not_found(plain: Any):
     assert (await plain.post(CALL % "{}", upstream="other")).status == 404
     assert (await plain.post(CALL % "{}", upstream="other", authorization="")).status == 401
+
+
+async def test_a_path_with_line_breaks_makes_no_header(plain: Any):
+    for name in ("a%0d%0aset-cookie:%20x=1", "a%00", 'a"b', "%C3%A9%E2%80%A8", "a%09b", "%ff"):
+        for bearer in ("", "Bearer forged"):
+            url = URL(f"{plain.url}/mcp/{name}", encoded=True)
+            headers = {"authorization": bearer} if bearer else {}
+            async with plain.http.post(url, data=b"{}", headers=headers) as got:
+                assert got.status == 401, name
+                assert "set-cookie" not in got.headers
+                told = got.headers["www-authenticate"]
+                assert told.isascii()
+                assert told.endswith('"')

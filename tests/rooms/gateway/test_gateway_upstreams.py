@@ -209,6 +209,46 @@ async def test_a_head_without_an_end_is_given_up(stand: Any, what: tuple[bytes, 
             assert made.gateway.health()["up"] is not None
 
 
+def answering(*lines: bytes) -> Any:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        length = b"content-length: %d" % len(RESULT)
+        rest = (b"content-type: application/json", length, b"connection: close", b"", RESULT)
+        writer.write(b"\r\n".join((*lines, *rest)))
+        await writer.drain()
+        writer.close()
+
+    return serve
+
+
+ODD = {
+    "a status of three nines": b"HTTP/1.1 999 Odd",
+    "a status of six hundred": b"HTTP/1.1 600 Odd",
+    "a control character": b"HTTP/1.1 200 OK\r\nx-a: a\x01b",
+    "a nul": b"HTTP/1.1 200 OK\r\nx-a: a\x00b",
+    "a tab": b"HTTP/1.1 200 OK\r\nx-a: a\tb",
+    "a name that is none": b"HTTP/1.1 200 OK\r\nx(a): b",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 3",
+    "a length and chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked",
+    "two types": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream",
+    "a coding": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip",
+    "no http": b"SSH-2.0-OpenSSH",
+    "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade",
+}
+
+
+@pytest.mark.parametrize("how", ODD)
+async def test_an_answer_that_is_odd_http_is_an_answer_or_a_clear_failure(stand: Any, how: str):
+    async with tcp(answering(ODD[how])) as port:
+        up = UpstreamOptions(name="up", url=f"http://127.0.0.1:{port}/mcp", answer_seconds=2)
+        async with stand(up) as made:
+            got = await made.post(CALL)
+    assert got.status == 200
+    assert b'"result"' in got.body
+    assert "\x01" not in str(got.headers)
+    assert len(made.authority.outcomes) == 1
+
+
 async def test_a_certificate_that_nobody_vouches_for_is_no_upstream(stand: Any, tmp_path: Path):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(_certificate(tmp_path))
