@@ -196,6 +196,8 @@ def test_the_pages_show_what_the_tests_servers_run_with(tmp_path: Path):
 
 def shown(page: str, first: str) -> set[str]:
     """Return the lines of the block of a page that begins with a word."""
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", (PAGES / page).read_text(), re.M | re.DOTALL)
+    fences = re.findall(
+        r"^```(\w*)\n(.*?)^```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL
+    )
     [block] = [text for kind, text in fences if not kind and text.startswith(first)]
     return set(block.splitlines())
