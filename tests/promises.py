@@ -53,6 +53,7 @@ PROMISES = (
             "crash/test_journal_kill.py",
             "crash/test_journal_disk.py",
             "rooms/gateway/test_gateway_sessions.py",
+            "rooms/gateway/test_gateway_upstreams.py",
         ),
     ),
     Promise(
@@ -93,6 +94,8 @@ PROMISES = (
         (
             "rooms/gateway/test_gateway_hostile.py",
             "external/test_gateway_json_parsing.py",
+            "properties/test_gateway_json_properties.py",
+            "rooms/gateway/test_gateway_shapes.py",
             "rooms/gateway/test_gateway_forwarding.py",
         ),
     ),
