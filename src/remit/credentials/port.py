@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import aiohttp
 
+from remit.credentials.sealed_keys import SealedKeys
 from remit.model.call import Call
 from remit.model.lease import Credential, Lease, LeaseScope
 
@@ -146,7 +147,8 @@ class Surroundings:
     """What a broker may use of the house: never a global, never the environment by itself.
 
     ``installation`` is the prefix of every handle of this installation's leases, for
-    :meth:`Broker.census`. ``path`` makes a path of the configuration absolute.
+    :meth:`Broker.census`. ``path`` makes a path of the configuration absolute. ``sealed`` are the
+    long-lived keys that the owner sealed.
     """
 
     http: aiohttp.ClientSession
@@ -155,6 +157,7 @@ class Surroundings:
     installation: str
     state: Path
     path: Callable[[str], Path]
+    sealed: SealedKeys | None = None
 
 
 class BrokerFactory(Protocol):
