@@ -52,7 +52,8 @@ class Lane:
 class Pipe:
     """One process and the requests in flight in it."""
 
-    def __init__(self, options: UpstreamOptions, *, shared: bool) -> None:
+    def __init__(self, options: UpstreamOptions, owner: str, *, shared: bool) -> None:
+        self.owner = owner
         self._options = options
         self._shared = shared
         self._process: UpstreamProcess | None = None

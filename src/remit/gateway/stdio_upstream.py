@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 
 import structlog
 
@@ -28,6 +29,14 @@ log = structlog.get_logger()
 _FIRST_PAUSE_SECONDS = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """How long a workload waits for its next process, and until when."""
+
+    seconds: float = 0.0
+    until: float = 0.0
+
+
 class StdioUpstream:
     """Starts, watches and restarts the processes of one command."""
 
@@ -39,8 +48,8 @@ class StdioUpstream:
         self._watching: set[str] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._trouble: str | None = f"upstream `{options.name}` has not answered anything yet"
-        self._pause_seconds = 0.0
-        self._not_before = 0.0
+        # Each workload waits for its own processes: one that breaks them keeps nobody else out.
+        self._pauses: dict[str, _Pause] = {}
         self._closed = False
 
     def health(self) -> str | None:
@@ -178,7 +187,8 @@ class StdioUpstream:
 
     def _proven(self, pipe: Pipe) -> None:
         if pipe.answered and pipe.alive:
-            self._trouble, self._pause_seconds = None, 0.0
+            self._trouble = None
+            self._pauses.pop(pipe.owner, None)
 
     def _aside(self, session: str, pipe: Pipe, headers: Headers) -> Answer:
         if session in self._watching:
@@ -191,18 +201,19 @@ class StdioUpstream:
         now = asyncio.get_running_loop().time()
         if self._closed:
             raise UnreachableError(f"upstream `{self.options.name}` is being stopped")
-        if now < self._not_before:
-            wait = self._not_before - now
+        pause = self._pauses.get(owner)
+        if pause is not None and now < pause.until:
+            wait = pause.until - now
             raise UnreachableError(
                 f"upstream `{self.options.name}` keeps ending; it is started again in {wait:.1f} s"
             )
         self._require_room(owner)
-        pipe = Pipe(self.options, shared=shared)
+        pipe = Pipe(self.options, owner, shared=shared)
         pipe.on_end = self._ended
         try:
             await pipe.start()
         except UnreachableError as error:
-            self._back_off(str(error))
+            self._back_off(owner, str(error))
             raise
         return pipe
 
@@ -234,16 +245,18 @@ class StdioUpstream:
         if pipe.answered:
             self._trouble = self._ended_words()
         else:
-            self._back_off(f"upstream `{self.options.name}` ended before it answered anything")
+            self._back_off(
+                pipe.owner, f"upstream `{self.options.name}` ended before it answered anything"
+            )
 
     def _ended_words(self) -> str:
         return f"upstream `{self.options.name}` ended and is started when needed"
 
-    def _back_off(self, why: str) -> None:
+    def _back_off(self, owner: str, why: str) -> None:
         self._trouble = why
-        doubled = max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2)
-        self._pause_seconds = min(doubled, self.options.restart_seconds)
-        self._not_before = asyncio.get_running_loop().time() + self._pause_seconds
+        before = self._pauses.get(owner, _Pause())
+        seconds = min(max(_FIRST_PAUSE_SECONDS, before.seconds * 2), self.options.restart_seconds)
+        self._pauses[owner] = _Pause(seconds, asyncio.get_running_loop().time() + seconds)
 
     def _sweep(self) -> None:
         oldest = asyncio.get_running_loop().time() - self.options.process_idle_seconds

@@ -42,9 +42,9 @@ def options(**changes: Any) -> UpstreamOptions:
 @contextlib.asynccontextmanager
 async def connected(made: Any, mode: str, token: str = "token-a", task: str = "a:task_1"):
     headers = {"authorization": f"Bearer {token}", "remit-task": task}
-    async with httpx2.AsyncClient(headers=headers) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(f"{made.url}/mcp/up", http_client=http)
-        async with Client(transport, mode=mode, read_timeout_seconds=10) as client:
+        async with Client(transport, mode=mode, read_timeout_seconds=30) as client:
             yield client
 
 
@@ -283,3 +283,18 @@ async def test_ready_is_a_command_that_answered_since_its_last_start(stand: Any,
         assert "ended" in made.gateway.health()["up"]
         await scan(made.gateway, "up")
         assert made.gateway.health()["up"] is None
+
+
+async def test_who_breaks_its_own_processes_keeps_nobody_else_out(stand: Any):
+    serve = f"import runpy; runpy.run_path({str(BARE)!r})"
+    source = (
+        "import sys\nline = sys.stdin.readline()\nif 'poison' in line: sys.exit(1)\n"
+        "import io\nsys.stdin = io.StringIO(line)\n" + serve
+    )
+    poison = INITIALIZE.replace('"name":"t"', '"name":"poison"')
+    other = {"authorization": "Bearer token-b", "remit_task": "b:task_2"}
+    async with stand(options(command=(sys.executable, "-c", source))) as made:
+        for expected in ("ended", "keeps ending"):
+            assert expected in (await made.post(poison)).text
+        assert b'"result"' in (await made.post(INITIALIZE, **other)).body
+        assert "keeps ending" in (await made.post(INITIALIZE)).text
