@@ -24,9 +24,11 @@ from remit.app.metrics import Metrics
 from remit.app.options import catalogued, gateway_options, issuers, upstreams
 from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
+from remit.app.sealing import open_sealed_keys, show_ages
 from remit.approvals.desk import ApprovalDesk
 from remit.credentials.leases import Leases
 from remit.credentials.port import LeaseStore, Surroundings
+from remit.credentials.sealed_keys import SealedKeys
 from remit.credentials.sealing import KEY_BYTES, KeySeal
 from remit.evidence.keys import read_or_create
 from remit.evidence.ledger import Ledger
@@ -90,6 +92,7 @@ class House:
     redeciding: Redeciding
     lease_pages: LeaseStore
     metrics: Metrics
+    sealed: SealedKeys
     stack: AsyncExitStack
 
     async def close(self) -> None:
@@ -177,7 +180,8 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
         expires_seconds=config.approvals.expires_seconds,
         self_approval=config.approvals.self_approval,
     )
-    brokers = open_brokers(loaded, _surroundings(loaded, session, trust_domain, ledger))
+    sealed = open_sealed_keys(state, ledger, utc_now)
+    brokers = open_brokers(loaded, _surroundings(loaded, session, trust_domain, ledger, sealed))
     kept.push_async_callback(brokers.close)
     seal_key = read_or_create(state / "keys" / "leases.key", KEY_BYTES, secrets.token_bytes)
     pages = SqliteLeases(journal)
@@ -223,9 +227,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
     kept.push_async_callback(redeciding.close)
     policy.listen(redeciding.changed)
 
-    metrics = Metrics()
-    metrics.gauge("log_size", "Records in the log.", lambda: ledger.publisher.size)
-    metrics.gauge("open_leases", "Leases not yet settled.", lambda: len(leases.open_leases()))
+    metrics = _metrics(ledger, leases, sealed)
     metrics.gauge("irrevocable_leases", "Leases whose target will not revoke.", leases.irrevocable)
     gateway = mcp_app(
         authority,
@@ -261,12 +263,25 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
         redeciding=redeciding,
         lease_pages=pages,
         metrics=metrics,
+        sealed=sealed,
         stack=kept,
     )
 
 
+def _metrics(ledger: Ledger, leases: Leases, sealed: SealedKeys) -> Metrics:
+    metrics = Metrics()
+    metrics.gauge("log_size", "Records in the log.", lambda: ledger.publisher.size)
+    metrics.gauge("open_leases", "Leases not yet settled.", lambda: len(leases.open_leases()))
+    show_ages(metrics, sealed, utc_now)
+    return metrics
+
+
 def _surroundings(
-    loaded: Loaded, session: aiohttp.ClientSession, trust_domain: TrustDomain, ledger: Ledger
+    loaded: Loaded,
+    session: aiohttp.ClientSession,
+    trust_domain: TrustDomain,
+    ledger: Ledger,
+    sealed: SealedKeys,
 ) -> Surroundings:
     return Surroundings(
         http=session,
@@ -275,6 +290,7 @@ def _surroundings(
         installation=_installation(ledger),
         state=loaded.state,
         path=loaded.path,
+        sealed=sealed,
     )
 
 

@@ -26,6 +26,7 @@ from remit.api import (
     leases,
     oauth,
     processes,
+    sealed,
     status,
     tasks,
 )
@@ -161,6 +162,7 @@ def control_app(house: House) -> ASGIApp:
             *keys.routes(
                 lambda compromised, by: rotate(house, by, compromised=compromised), callers
             ),
+            *sealed.routes(house.sealed, callers, utc_now),
             *processes.routes(house.processes, authority.registry, callers),
             *log_files.routes(loaded.state / "log"),
         ]
@@ -317,6 +319,7 @@ async def _every_second(house: House) -> None:
         await _tolerant("saying outcomes again", outcomes_owed())
         await _tolerant("looking after agents' processes", _supervisors(house))
         await _tolerant("expiring approvals", approvals_due())
+        await _tolerant("looking at the age of sealed keys", _ages(house))
         await _tolerant("sweeping leases", sweep())
         await _tolerant("rotating keys", rotation_due())
 
@@ -332,6 +335,10 @@ async def _seal_ended(house: House) -> None:
 
     for task_id in authority.evidence.unsealed:
         await _tolerant("sealing a task that a crash left unsealed", seal(task_id))
+
+
+async def _ages(house: House) -> None:
+    house.sealed.notice()
 
 
 async def _supervisors(house: House) -> None:
