@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import stat
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cryptography import x509
 from remit.credentials.brokers.ssh import SshBroker
 from remit.credentials.brokers.x509 import X509Broker
 from remit.credentials.certificates.book import Book
+from remit.credentials.certificates.issuing import Probe
 from remit.credentials.certificates.krl import write_krl
 from remit.credentials.certificates.publishing import ListOptions, Publisher, run_command
 from remit.credentials.port import Broker
@@ -135,6 +137,18 @@ def test_many_lines_are_written_together_again(tmp_path: Path):
         book.revoke(f"h{number}", number + 1, int(clock.now.timestamp()) + 60)
     assert len((tmp_path / "book").read_bytes().splitlines()) < 400
     assert book.revoked() == (600,)
+
+
+def test_what_is_newer_stays_newer_when_it_is_read_again(tmp_path: Path):
+    book = Book(tmp_path / "book", Hands())
+    for handle in ("a", "b", "c"):
+        book.mint(handle, ord(handle), seconds(60))
+    for handle in ("c", "a", "b", "a"):
+        book.revoke(handle, ord(handle), seconds(60))
+    for _ in range(2):
+        book = Book(tmp_path / "book", Hands())
+        places = {handle: book.revoke(handle, ord(handle), seconds(60)) for handle in "abc"}
+        assert sorted(places, key=lambda handle: places[handle]) == ["c", "a", "b"]
 
 
 def test_what_was_revoked_is_never_signed(tmp_path: Path):
@@ -457,3 +471,132 @@ async def test_a_key_taken_out_of_its_frame_is_seen_too(folder: Path, make: Any)
     assert len(told) >= len(body) - 2
     _, other = await lab(make(folder)).issue()
     assert not set(held.secrets) & set(other.secrets), "what is told is this key's alone"
+
+
+# --- asking the target --------------------------------------------------------------------------
+
+
+class Asked(Probe):
+    """A target that reads the list of a broker's book when it is told to."""
+
+    seconds = 0.2
+
+    def __init__(self) -> None:
+        self.listed: tuple[int, ...] = ()
+        self.questions: list[int] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.there = True
+
+    async def reach(self) -> None:
+        if not self.there:
+            raise BrokerError("it is down")
+
+    async def accepts(self, serial: int, until: int) -> bool:
+        self.questions.append(serial)
+        await self.reach()
+        await self.open.wait()
+        return serial not in self.listed
+
+
+class Plain(SshBroker):
+    """The broker `ssh` with a target of ours in the place of a host."""
+
+    def __init__(self, folder: Path, target: Asked) -> None:
+        self.target = target
+        self.reads = True
+        self.arrived = self.expected = 0
+        super().__init__("hosts", {"krl": {"file": "lists/l.krl"}}, surroundings(folder))
+        self._house = replace(self._house, probe=target)
+
+    async def _confirm(self, probe: Probe, serial: int, place: int) -> None:
+        self.arrived += 1
+        if self.arrived >= self.expected:
+            self.target.open.set()
+        await super()._confirm(probe, serial, place)
+
+    def _list(self) -> bytes:
+        if self.reads:
+            self.target.listed = self._book.revoked()
+        return super()._list()
+
+
+async def test_many_that_wait_ask_about_the_newest_and_all_are_confirmed(folder: Path):
+    target = Asked()
+    broker = Plain(folder, target)
+    made = lab(broker)
+    minted = [await made.issue() for _ in range(20)]
+    target.open.clear()
+    target.questions.clear()
+    broker.expected = len(minted)
+    answers = await asyncio.gather(*(made.revoke(*each) for each in minted))
+    assert all(answer.confirmed for answer in answers)
+    assert len(target.questions) == 2, "one by the first, one for all who came meanwhile"
+    newest = max(minted, key=lambda each: broker._book.get(each[0].handle).place)  # type: ignore[union-attr]
+    assert target.questions[-1] == broker.serial(newest[0].handle)
+
+
+async def test_a_target_that_stops_reading_confirms_nothing_for_anybody(folder: Path):
+    target = Asked()
+    broker = Plain(folder, target)
+    made = lab(broker)
+    minted = [await made.issue() for _ in range(5)]
+    broker.reads = False
+    answers = await asyncio.gather(*(made.revoke(*each) for each in minted), return_exceptions=True)
+    assert all("see that it reads the list" in str(answer) for answer in answers), answers
+    broker.reads = True
+    for each in minted:
+        assert (await made.revoke(*each)).confirmed
+
+
+async def test_a_target_that_comes_back_is_asked_again(folder: Path):
+    target = Asked()
+    broker = Plain(folder, target)
+    made = lab(broker)
+    lease, held = await made.issue()
+    target.there = False
+    with pytest.raises(BrokerError):
+        await made.revoke(lease, held)
+    with pytest.raises(NotMintedError):
+        await made.issue()
+    with pytest.raises(BrokerError):
+        await broker.census([])
+    target.there = True
+    assert (await made.revoke(lease, held)).confirmed
+
+
+@pytest.mark.parametrize("died", ["before signing", "after signing", "before listing", "listed"])
+async def test_whatever_a_crash_left_the_row_alone_ends_it(folder: Path, died: str):
+    target = Asked()
+    broker = Plain(folder, target)
+    made = lab(broker)
+    order = made.order()
+    if died == "before signing":
+        serial, expires = broker.serial(order.lease.handle), order.lease.expires_at
+        broker._book.mint(order.lease.handle, serial, int(expires.timestamp()))
+    else:
+        await broker.issue(order)
+    if died == "before listing":
+        (folder / "lists").rename(folder / "away")
+        with pytest.raises(BrokerError):
+            await broker.revoke(order.lease, None)
+        (folder / "away").rename(folder / "lists")
+    if died == "listed":
+        await broker.revoke(order.lease, None)
+    again = Plain(folder, Asked())
+    assert (await again.revoke(order.lease, None)).confirmed
+    assert again.serial(order.lease.handle) in again.target.listed
+    assert not (await again.census([])).alive
+
+
+async def test_a_revocation_before_a_crash_is_on_the_first_list_after_it(folder: Path):
+    broker = Plain(folder, Asked())
+    made = lab(broker)
+    lease, held = await made.issue()
+    (folder / "lists").rename(folder / "away")
+    with pytest.raises(BrokerError):
+        await made.revoke(lease, held)
+    (folder / "away").rename(folder / "lists")
+    again = Plain(folder, Asked())
+    await lab(again).issue()
+    assert again.serial(lease.handle) in again.target.listed, "before anybody asks for it again"

@@ -33,12 +33,16 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One certificate, or one that may have been: ``expires`` in seconds since 1970."""
+    """One certificate, or one that may have been: ``expires`` in seconds since 1970.
+
+    ``place``: how many were revoked before it, so that a list with it on holds those as well.
+    """
 
     serial: int
     expires: int
     minted: bool
     revoked: bool
+    place: int
 
 
 class Book:
@@ -55,7 +59,7 @@ class Book:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._lines = self._rewritten = 0
-        self._size = 0
+        self._size = self._places = 0
         try:
             self._read()
             self._rewrite()
@@ -74,7 +78,12 @@ class Book:
 
     def _take(self, line: _Line) -> None:
         known = self._entries.get(line.handle)
+        place = known.place if known is not None else 0
+        if line.event == "revoked" and not (known is not None and known.revoked):
+            self._places += 1
+            place = self._places
         self._entries[line.handle] = Entry(
+            place=place,
             serial=int(line.serial, 16),
             expires=max(line.expires, known.expires if known else 0),
             minted=line.event == "minted" or (known is not None and known.minted),
@@ -85,12 +94,17 @@ class Book:
     def _rewrite(self) -> None:
         oldest = int(self._clock().timestamp()) - LAG_SECONDS
         self._entries = {h: e for h, e in self._entries.items() if e.expires >= oldest}
-        lines = []
-        for handle, entry in self._entries.items():
-            if entry.minted:
-                lines.append(_Line("minted", handle, f"{entry.serial:x}", entry.expires))
-            if entry.revoked:
-                lines.append(_Line("revoked", handle, f"{entry.serial:x}", entry.expires))
+        lines = [
+            _Line("minted", handle, f"{entry.serial:x}", entry.expires)
+            for handle, entry in self._entries.items()
+            if entry.minted
+        ]
+        # In the order of their places: what is newer has to stay newer.
+        lines += [
+            _Line("revoked", handle, f"{entry.serial:x}", entry.expires)
+            for handle, entry in sorted(self._entries.items(), key=lambda each: each[1].place)
+            if entry.revoked
+        ]
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         write_whole(self._path, data, mode=0o600)
         self._lines = self._rewritten = len(lines)
@@ -128,8 +142,8 @@ class Book:
                 raise NotMintedError("the lease was revoked before its certificate was signed")
             self._append(_Line("minted", handle, f"{serial:x}", expires))
 
-    def revoke(self, handle: str, serial: int, expires: int) -> None:
-        """Write down that a serial is revoked, signed or not; again is no error.
+    def revoke(self, handle: str, serial: int, expires: int) -> int:
+        """Write down that a serial is revoked, signed or not; return its place. Again is no error.
 
         Raises:
             BrokerError: the disk failed.
@@ -138,6 +152,7 @@ class Book:
             known = self._entries.get(handle)
             if known is None or not known.revoked or known.expires < expires:
                 self._append(_Line("revoked", handle, f"{serial:x}", expires))
+            return self._entries[handle].place
 
     def get(self, handle: str) -> Entry | None:
         """Return what is known of a handle."""

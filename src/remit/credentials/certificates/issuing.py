@@ -31,7 +31,6 @@ from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
 
 PROBE_SECONDS = 60
-_AT_ONCE = 4
 _PAUSE_SECONDS = 0.1
 
 
@@ -93,7 +92,9 @@ class CertificateBroker(ABC):
         self._house = house
         self._rehearsed = False
         self._rehearsing = asyncio.Lock()
-        self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._asking = asyncio.Lock()
+        self._waiting: dict[int, tuple[int, int]] = {}
+        self._waited = self._answered = 0
         if house.publisher is not None:
             house.publisher.begin()
 
@@ -178,7 +179,7 @@ class CertificateBroker(ABC):
         now = house.clock()
         known = house.book.get(lease.handle)
         listed_until = max(int(lease.expires_at.timestamp()), int(now.timestamp()))
-        await asyncio.to_thread(house.book.revoke, lease.handle, serial, listed_until)
+        place = await asyncio.to_thread(house.book.revoke, lease.handle, serial, listed_until)
         if house.publisher is None:
             signed = known.minted if known is not None else lease.issued_at is not None
             until = datetime.fromtimestamp(known.expires, UTC) if known else lease.expires_at
@@ -195,7 +196,7 @@ class CertificateBroker(ABC):
             detail = f"serial {serial} is on the list; no probe is configured to ask the target"
             return Revocation(confirmed=False, detail=detail)
         await self._rehearse(house.probe)
-        await self._refused(house.probe, serial)
+        await self._confirm(house.probe, serial, place)
         return Revocation(confirmed=True, detail=f"the target refuses serial {serial}")
 
     _terminate_seconds = 5.0
@@ -246,16 +247,35 @@ class CertificateBroker(ABC):
             await self._refused(probe, serial)
             self._rehearsed = True
 
+    async def _confirm(self, probe: Probe, serial: int, place: int) -> None:
+        """Ask the target after a list was put in place; those that wait together ask once.
+
+        A list is put in place whole and only grows by what is revoked, so a target that refuses
+        the newest serial has read a list with all of theirs on.
+        """
+        self._waited += 1
+        mine = self._waited
+        self._waiting[mine] = (place, serial)
+        try:
+            async with self._asking:
+                if self._answered >= mine:
+                    return
+                covering = self._waited
+                _, newest = max(self._waiting.values())
+                await self._refused(probe, newest)
+                self._answered = covering
+        finally:
+            del self._waiting[mine]
+
     async def _refused(self, probe: Probe, serial: int) -> None:
         """Return when the target refuses a serial; a server that reloads may take a moment."""
-        async with self._asking:
-            end = time.monotonic() + probe.seconds
-            while await probe.accepts(serial, self._probe_until()):
-                if time.monotonic() > end:
-                    break
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                return
+        end = time.monotonic() + probe.seconds
+        while await probe.accepts(serial, self._probe_until()):
+            if time.monotonic() > end:
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
         raise BrokerError(
             f"the target takes serial {serial} though it is on the list: see that it reads the list"
         )
