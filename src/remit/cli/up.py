@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import Annotated, Literal
 
 import structlog
@@ -12,7 +13,6 @@ import uvloop
 from cyclopts import Parameter
 
 from remit.app import logs
-from remit.app.serve import serving
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import ERR
 from remit.cli.hardening import forbid_tracing
@@ -45,6 +45,11 @@ def up(
     chosen = "json" if common.json and log_format == "auto" else log_format
     logs.set_up(log_level, json=None if chosen == "auto" else chosen == "json")
     loaded = common.loaded()
+    if sys.stderr.isatty() and not common.json:
+        ERR.print("remit starts", style="dim")
+    # The longest part of a start: what is wrong with the file is said before it, and that it began.
+    from remit.app.serve import serving  # noqa: PLC0415
+
     forbid_tracing()
     if forget_agents:
         book_file.forget(loaded.state / book_file.FILE)

@@ -81,16 +81,16 @@ print(json.dumps(results))
 
 UP = """
 import contextlib, ctypes, os, signal, sys
-from remit.cli import up
+from remit.app import serve
 from remit.cli.main import status_of
 
 @contextlib.asynccontextmanager
-async def serving(loaded):
+async def serving(loaded, *, accept_state):
     print("dumpable", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     yield
 
-up.serving = serving
+serve.serving = serving
 sys.exit(status_of(["up"]))
 """
 

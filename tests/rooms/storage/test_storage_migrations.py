@@ -50,6 +50,12 @@ def test_migrating_twice_changes_nothing(path: Path):
     assert path.read_bytes() == before
 
 
+def test_what_is_no_state_file_is_refused_and_the_message_says_what_to_do(path: Path):
+    path.write_bytes(b"this is no database, and never was one. " * 200)
+    with pytest.raises(ConfigError, match="not a usable state file: restore a backup"):
+        migrate(path)
+
+
 def test_a_file_of_a_newer_version_is_refused(path: Path):
     migrate(path)
     with sqlite3.connect(path) as connection:

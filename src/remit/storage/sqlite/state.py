@@ -43,7 +43,10 @@ def open_seals(path: Path, *, accept: bool) -> tuple[Seals, tuple[str, ...]]:
                 seals.seal_all(driver)
                 seals.forget()
     except (SQLAlchemyError, sqlite3.Error) as error:
-        raise ConfigError(f"`{path}` is not a usable state file") from error
+        raise ConfigError(
+            f"`{path}` is not a usable state file: restore a backup (docs/operate/keys-and-backup.md),"
+            " or begin anew in another `state` folder"
+        ) from error
     finally:
         engine.dispose()
     return seals, faults

@@ -50,6 +50,9 @@ def migrate(path: Path) -> None:
     except CommandError as error:
         raise ConfigError(f"`{path}` was written by a newer version of remit") from error
     except SQLAlchemyError as error:
-        raise ConfigError(f"`{path}` is not a usable state file") from error
+        raise ConfigError(
+            f"`{path}` is not a usable state file: restore a backup (docs/operate/keys-and-backup.md),"
+            " or begin anew in another `state` folder"
+        ) from error
     finally:
         engine.dispose()
