@@ -1,0 +1,1 @@
+"""SQL as a tool: one statement, read before it is decided, run under a role of its own."""
