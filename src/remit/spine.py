@@ -39,6 +39,7 @@ from remit.model.subject import Claim, Subject
 from remit.model.task import Task, TaskState
 from remit.policy.catalogue import Catalogue
 from remit.policy.engine import Policy, Question
+from remit.proof.story import LEASE_ENDS
 from remit.tasks.desk import TaskDesk
 
 log = structlog.get_logger()
@@ -158,16 +159,56 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
 async def close_task(task_id: str, state: TaskState, by: str, authority: Authority) -> Task:
     """End a task: no call acts any more, every lease below it is settled, its chain is sealed.
 
+    Where a target does not take a credential back now, the task is closed and its seal waits
+    until the sweep ended the lease; :func:`seal_ended` seals it then.
+
     Raises:
         NotFoundError: there is no such task.
         ConflictError: it is closed already.
         EvidenceError: the end could not be made durable.
     """
     task = await authority.tasks.close(task_id, state, by)
+    authority.approvals.end_task(task_id)
+    authority.evidence.owe_seal(task_id)
     await authority.leases.settle_task(task_id)
-    await authority.evidence.seal_task(task_id)
-    await authority.evidence.barrier()
+    if _unended(task_id, authority):
+        await authority.evidence.barrier()
+    else:
+        await authority.evidence.seal_owed(task_id)
     return task
+
+
+async def seal_ended(authority: Authority) -> None:
+    """Seal every task that ended and has no lease below it that is still being revoked.
+
+    Raises:
+        EvidenceError: a seal could not be made durable; it is owed still.
+    """
+    for task_id in authority.evidence.unsealed:
+        if not _unended(task_id, authority):
+            await authority.evidence.seal_owed(task_id)
+
+
+def why_unsealed(task_id: str, authority: Authority) -> str | None:
+    """Return why a task that ended is not sealed yet, or None where nothing is known to be owed."""
+    if task_id not in authority.evidence.unsealed:
+        return None
+    below = _unended(task_id, authority)
+    if not below:
+        return "the task is not sealed yet: its seal is being written"
+    return "; ".join(
+        f"the task is not sealed yet: lease `{lease.id}` at `{lease.target}` is still being revoked"
+        for lease in below[:1]
+    ) + (f", and {len(below) - 1} more" if len(below) > 1 else "")
+
+
+def _unended(task_id: str, authority: Authority) -> list[Lease]:
+    """Return the leases below a task that no record ends yet."""
+    return [
+        lease
+        for lease in authority.leases.open_leases()
+        if lease.task == task_id and lease.state.value not in LEASE_ENDS
+    ]
 
 
 def _require_evidence(authority: Authority) -> None:
@@ -222,6 +263,7 @@ async def _decide(question: Question, authority: Authority) -> Decision:
 
 
 async def _ask(question: Question, decision: Decision, authority: Authority) -> NoReturn:
+    authority.tasks.require_open(question.task.id)  # nobody is asked for a task that ended
     asked = await authority.approvals.ask(
         decision=decision, call=question.call, task=question.task, subject=question.subject
     )

@@ -116,7 +116,12 @@ class House:
         self.desk = self.another_desk()
 
     def another_desk(self) -> ApprovalDesk:
-        return ApprovalDesk(store=self.store, recorder=self.recorder, clock=self.clock)
+        return ApprovalDesk(
+            store=self.store,
+            recorder=self.recorder,
+            clock=self.clock,
+            open_preview=self.recorder.open_preview,
+        )
 
     async def ask(self, digest: str, bundle: str) -> None:
         await self.desk.ask(

@@ -26,6 +26,7 @@ from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
 from remit.app.sealing import open_sealed_keys, show_ages
 from remit.approvals.desk import ApprovalDesk
+from remit.approvals.ports import OpenPreview
 from remit.credentials.leases import Leases
 from remit.credentials.port import LeaseStore, Surroundings
 from remit.credentials.sealed_keys import SealedKeys
@@ -177,6 +178,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
         store=SqliteApprovals(journal),
         recorder=ledger,
         clock=utc_now,
+        open_preview=_previews(ledger),
         expires_seconds=config.approvals.expires_seconds,
         self_approval=config.approvals.self_approval,
     )
@@ -196,6 +198,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
     )
     for part in (catalogue, tasks, approvals, leases):
         await part.load()
+    approvals.expire_ended(tasks.is_open)
     authority = Authority(
         identity=identity,
         registry=registry,
@@ -213,12 +216,8 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
             settle_seconds=config.limits.settle_seconds,
         ),
     )
-    if journal.accepted:
-        found = list(journal.accepted[:_MAX_FOUND])
-        ledger.stage(Step(kind="authority.state_accepted", body={"found": found}), Context())
-    ledger.stage(_started(loaded, ledger), Context())
-    ledger.stage(policy.bundle.record(), Context())
-    for step in brokers.loaded:
+    steps = (*_accepted(journal), _started(loaded, ledger), policy.bundle.record(), *brokers.loaded)
+    for step in steps:
         ledger.stage(step, Context())
     await ledger.barrier()
     kept.push_async_callback(_stopped, ledger)
@@ -349,6 +348,22 @@ def _entries(registry: Registry, loaded: Loaded) -> RegisteredEntries:
 
 def _bundle_at(text: str, loaded: Loaded) -> str:
     return text if text.startswith("https://") else str(loaded.path(text))
+
+
+def _previews(ledger: Ledger) -> OpenPreview:
+    """Return what opens the preview of an approval: the vault keeps it with the task's payloads."""
+
+    async def opened(record: str) -> bytes | None:
+        payload = await ledger.open_payload(record, "preview")
+        return None if payload is None else payload.data
+
+    return opened
+
+
+def _accepted(journal: Journal) -> list[Step]:
+    """Return the record of what was changed at rest and the owner stands by; none where nothing."""
+    found = list(journal.accepted[:_MAX_FOUND])
+    return [Step(kind="authority.state_accepted", body={"found": found})] if found else []
 
 
 def _started(loaded: Loaded, ledger: Ledger) -> Step:

@@ -46,11 +46,11 @@ from remit.gateway.front import Gateway
 from remit.gateway.scan import scan
 from remit.gateway.wire import Head
 from remit.identity.workload_api.server import listen
-from remit.model.errors import ConfigError, RemitError
+from remit.model.errors import ConfigError, ConflictError, RemitError
 from remit.model.record import Context, Step
 from remit.model.subject import Person
 from remit.model.task import TaskState
-from remit.spine import close_task
+from remit.spine import close_task, seal_ended, why_unsealed
 
 log = structlog.get_logger()
 
@@ -103,7 +103,6 @@ async def serving(loaded: Loaded, *, accept_state: bool = False) -> AsyncIterato
         stack.push_async_callback(house.reloader.close)
         for work in (
             _every_second(house),
-            _seal_ended(house),
             _catalogue(house),
             house.federation.run(),
         ):
@@ -135,6 +134,8 @@ def control_app(house: House) -> ASGIApp:
         return await scan(house.gateway, upstream)
 
     async def pack(task: str) -> bytes:
+        if (waits := why_unsealed(task, authority)) is not None:
+            raise ConflictError(f"{waits}: export it once it is")
         return await export(house, task)
 
     async def why(decision: str) -> dict[str, Any]:
@@ -321,20 +322,8 @@ async def _every_second(house: House) -> None:
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("looking at the age of sealed keys", _ages(house))
         await _tolerant("sweeping leases", sweep())
+        await _tolerant("sealing what ended", seal_ended(authority))
         await _tolerant("rotating keys", rotation_due())
-
-
-async def _seal_ended(house: House) -> None:
-    """Do the rest of what a crash cut off between a task's end and its seal."""
-    authority = house.authority
-
-    async def seal(task_id: str) -> None:
-        await authority.leases.settle_task(task_id)
-        await authority.evidence.seal_task(task_id)
-        await authority.evidence.barrier()
-
-    for task_id in authority.evidence.unsealed:
-        await _tolerant("sealing a task that a crash left unsealed", seal(task_id))
 
 
 async def _ages(house: House) -> None:

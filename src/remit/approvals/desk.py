@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import structlog
 
-from remit.approvals.ports import ApprovalStore, Clock
+from remit.approvals.ports import ApprovalStore, Clock, OpenPreview
 from remit.approvals.preview import preview
 from remit.model.approval import Approval, ApprovalState
 from remit.model.call import Call
@@ -57,6 +57,7 @@ class ApprovalDesk:
         store: ApprovalStore,
         recorder: Recorder,
         clock: Clock,
+        open_preview: OpenPreview,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
         expires_seconds: int = 900,
         self_approval: bool = False,
@@ -65,6 +66,7 @@ class ApprovalDesk:
         self._store = store
         self._recorder = recorder
         self._clock = clock
+        self._open_preview = open_preview
         self._randomness = randomness
         self._expires = timedelta(seconds=expires_seconds)
         self._self_approval = self_approval
@@ -72,6 +74,7 @@ class ApprovalDesk:
         self._live: dict[str, Approval] = {}
         self._deciding: dict[str, asyncio.Future[Approval]] = {}
         self._asked_in: dict[str, int] = {}
+        self._ended: set[str] = set()
 
     async def load(self) -> None:
         """Take up the pending and approved ones of the store, after a start."""
@@ -107,7 +110,7 @@ class ApprovalDesk:
                 continue
             if self._asked_in.get(approval.id, self._recorder.epoch) != self._recorder.epoch:
                 # The group that held the question may be lost: ask it again, in writing.
-                self._keep(approval)
+                return self._keep(replace(approval, preview=preview(call)))
             return approval
         if len(pending) >= self._max_pending:
             raise ConflictError(
@@ -188,12 +191,39 @@ class ApprovalDesk:
         ]
         return [self._keep(replace(each, state=ApprovalState.EXPIRED)) for each in due]
 
+    def end_task(self, task_id: str) -> Sequence[Approval]:
+        """Expire what a task that ended still has; staged, durable at the next barrier.
+
+        One that is being decided expires once it was.
+        """
+        below = [each for each in self._live.values() if each.task == task_id]
+        if any(each.id in self._deciding for each in below):
+            self._ended.add(task_id)
+        return [
+            self._keep(replace(each, state=ApprovalState.EXPIRED))
+            for each in below
+            if each.id not in self._deciding
+        ]
+
+    def expire_ended(self, is_open: Callable[[str], bool]) -> Sequence[Approval]:
+        """Expire the approvals of every task that is not open, after a start that followed a crash.
+
+        Args:
+            is_open: says whether a task is open.
+        """
+        ended = {each.task for each in self._live.values() if not is_open(each.task)}
+        return [expired for task_id in sorted(ended) for expired in self.end_task(task_id)]
+
     async def get(self, approval_id: str) -> Approval:
-        """Return one approval.
+        """Return one approval with its preview, which is empty where it was erased.
 
         Raises:
             NotFoundError: there is no such approval.
+            ProofError: its preview is not the one that was sealed.
         """
+        return await self._shown(await self._known(approval_id))
+
+    async def _known(self, approval_id: str) -> Approval:
         found = self._live.get(approval_id) or await self._store.get(approval_id)
         if found is None:
             raise NotFoundError(f"there is no approval `{approval_id[:64]}`")
@@ -202,15 +232,24 @@ class ApprovalDesk:
     async def list(
         self, *, state: ApprovalState | None = None, limit: int = 50, after: str | None = None
     ) -> Sequence[Approval]:
-        """Return approvals, newest first."""
+        """Return approvals with their previews, newest first."""
         self.expire_due()
-        return await self._store.list(state=state, limit=limit, after=after)
+        found = await self._store.list(state=state, limit=limit, after=after)
+        return [await self._shown(approval) for approval in found]
+
+    async def _shown(self, approval: Approval) -> Approval:
+        """Return an approval with what the vault holds of it."""
+        try:
+            sealed = None if approval.asked is None else await self._open_preview(approval.asked)
+        except NotFoundError:  # its record was lost with a group of writes
+            sealed = None
+        return replace(approval, preview="" if sealed is None else sealed.decode())
 
     async def _decide(
         self, approval_id: str, person: Person, state: ApprovalState, comment: str
     ) -> Approval:
         self.expire_due()
-        approval = await self.get(approval_id)
+        approval = await self._known(approval_id)
         # No await between here and the claim: two people deciding at once cannot both succeed.
         approval = self._live.get(approval_id, approval)
         if approval.state is not ApprovalState.PENDING:
@@ -229,13 +268,15 @@ class ApprovalDesk:
         deciding = asyncio.ensure_future(self._decided(decided))
         self._deciding[approval_id] = deciding
         deciding.add_done_callback(self._forget(approval_id))
-        return await asyncio.shield(deciding)
+        return await self._shown(await asyncio.shield(deciding))
 
     async def _decided(self, decided: Approval) -> Approval:
         """Make a decision durable, and only then let a call find it."""
         self._write(decided)
         await self._recorder.barrier()
         self._hold(decided)
+        if decided.task in self._ended and decided.state in _LIVE:
+            return self._keep(replace(decided, state=ApprovalState.EXPIRED))
         return decided
 
     def _forget(self, approval_id: str) -> Callable[[asyncio.Future[Approval]], None]:
@@ -256,9 +297,9 @@ class ApprovalDesk:
             )
 
     def _keep(self, approval: Approval) -> Approval:
-        self._hold(approval)
-        self._write(approval)
-        return approval
+        kept = self._write(approval)
+        self._hold(kept)
+        return kept
 
     def _hold(self, approval: Approval) -> None:
         if approval.state in _LIVE:
@@ -268,9 +309,13 @@ class ApprovalDesk:
             self._live.pop(approval.id, None)
             self._asked_in.pop(approval.id, None)
 
-    def _write(self, approval: Approval) -> None:
-        self._store.put(approval)
-        self._recorder.stage(approval.record(), Context(task=approval.task))
+    def _write(self, approval: Approval) -> Approval:
+        """Stage a state and its record; what the record seals is kept nowhere else."""
+        record = self._recorder.stage(approval.record(), Context(task=approval.task))
+        asked = record if approval.preview else approval.asked
+        kept = replace(approval, preview="", asked=asked)
+        self._store.put(kept if kept.state in _LIVE else replace(kept, call_digest=""))
+        return kept
 
 
 def _same_person(one: str, other: str) -> bool:

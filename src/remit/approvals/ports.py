@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -11,9 +11,14 @@ from remit.model.approval import Approval, ApprovalState
 Clock = Callable[[], datetime]
 """Returns the present time, aware UTC."""
 
+OpenPreview = Callable[[str], Awaitable[bytes | None]]
+"""Opens the preview that was sealed with this record; None where its key was erased.
+
+Raises NotFoundError where there is no such record."""
+
 
 class ApprovalStore(Protocol):
-    """Where approvals outlive the process."""
+    """Where approvals outlive the process, without what they would do: the vault keeps that."""
 
     def put(self, approval: Approval) -> None:
         """Stage an approval's present state; durable at the next barrier."""

@@ -11,6 +11,7 @@ The rules it keeps:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from remit.model.errors import EvidenceError, NotFoundError, ProofError
 from remit.model.ids import new_id
 from remit.model.record import Context, Json, Record, Step
 from remit.proof.encoding import decode_record, encode_record
+from remit.proof.story import SEALED
 
 Clock = Callable[[], datetime]
 ID_BYTES = 10
@@ -79,8 +81,8 @@ class Ledger:
         self._sealing: dict[str, bool] = {}
         self._owed = Owed(self.find)
         self._started = False
-        self.unsealed: tuple[str, ...] = ()
-        """Tasks that ended before this start and that nobody sealed: a crash came in between."""
+        self._unsealed: dict[str, None] = {}
+        self._sealing_owed = asyncio.Lock()
 
     @property
     def epoch(self) -> int:
@@ -162,7 +164,7 @@ class Ledger:
         for step, context in calls.steps():
             self.stage(step, context)
         await self.barrier()
-        self.unsealed = unsealed.tasks
+        self._unsealed = dict.fromkeys(unsealed.tasks)
         self.publisher.start()
         self._started = True
 
@@ -205,6 +207,28 @@ class Ledger:
             )
         finally:
             self._sealing.pop(task_id, None)
+
+    @property
+    def unsealed(self) -> tuple[str, ...]:
+        """Tasks that ended and are to be sealed: after a crash, or once their leases are over."""
+        return tuple(self._unsealed)
+
+    def owe_seal(self, task_id: str) -> None:
+        """Remember that a task ended, until :meth:`seal_owed` sealed it."""
+        self._unsealed[task_id] = None
+
+    async def seal_owed(self, task_id: str) -> None:
+        """Seal a task that ended, once, and wait until that is durable.
+
+        Raises:
+            EvidenceError: it is not, or its earlier records cannot be read; it is owed still.
+        """
+        async with self._sealing_owed:  # two at once would both find no seal, and leave two
+            sealed = any(leaf.kind == SEALED for leaf in await self._store.of_task(task_id))
+            if not sealed:
+                await self.seal_task(task_id)
+            await self.barrier()
+            self._unsealed.pop(task_id, None)
 
     async def erase_task(self, task_id: str, by: str) -> int:
         """Destroy the keys of a task's payloads, and record who did. The chain stays whole.

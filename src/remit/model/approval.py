@@ -24,7 +24,8 @@ class Approval:
     """What was asked, bound to the call's digest, its task and the bundle that asked for it.
 
     ``preview`` is what the approver is shown: the target and every argument, as JSON. It is
-    sensitive, and is kept in the vault, not in a record.
+    sensitive: the vault keeps it, sealed under the task's key with the record ``asked``, and it is
+    empty wherever it was not opened on purpose. ``call_digest`` goes once nobody can use it.
     """
 
     id: str
@@ -37,7 +38,8 @@ class Approval:
     target: str
     action: str
     sentence: str
-    preview: str = field(repr=False)
+    preview: str = field(default="", repr=False)
+    asked: str | None = None
     state: ApprovalState = ApprovalState.PENDING
     asked_at: datetime
     expires_at: datetime
@@ -59,5 +61,5 @@ class Approval:
                 "expires_at": self.expires_at.isoformat(),
                 "decided_by": self.decided_by,
             },
-            payloads=(Payload("preview", self.preview.encode()),),
+            payloads=(Payload("preview", self.preview.encode()),) if self.preview else (),
         )

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from remit.evidence.ports import LeafRow, SealedPayload, StoredLeaf
-from remit.model.errors import EvidenceError
+from remit.model.errors import EvidenceError, NotFoundError
 from remit.model.record import Context, Step
 
 
@@ -16,7 +16,7 @@ class MemoryRecorder:
     ``records`` holds what was staged, in order. ``durable`` is how many of them a barrier covered.
     With ``fail`` set, a barrier loses what was staged since the last good one, as a full disk
     does: it raises, the epoch moves, and the lost records are taken out of ``records`` into
-    ``lost``.
+    ``lost``. ``erased`` makes every payload one whose key was destroyed.
     """
 
     def __init__(self, *, fail: bool = False) -> None:
@@ -27,6 +27,8 @@ class MemoryRecorder:
         self.fail = fail
         self._epoch = 0
         self._count = 0
+        self._by_id: dict[str, Step] = {}
+        self.erased = False
 
     @property
     def epoch(self) -> int:
@@ -42,7 +44,20 @@ class MemoryRecorder:
         """Keep a step and return its record id."""
         self._count += 1
         self.records.append((step, context))
+        self._by_id[f"rec_{self._count:026d}"] = step
         return f"rec_{self._count:026d}"
+
+    async def open_preview(self, record: str) -> bytes | None:
+        """Return what was staged as ``preview`` of a record, or None where it was erased.
+
+        Raises:
+            NotFoundError: there is no such record, or it was lost.
+        """
+        step = self._by_id.get(record)
+        if step is None or all(step is not kept for kept, _ in self.records):
+            raise NotFoundError(f"there is no record `{record}`")
+        found = [payload.data for payload in step.payloads if payload.name == "preview"]
+        return found[0] if found and not self.erased else None
 
     async def barrier(self) -> None:
         """Make what was staged durable.
