@@ -88,7 +88,7 @@ async def test_what_an_approval_would_do_is_erased_with_its_task_and_stands_in_n
         await world.perform(world.call("pay", amount=31.41592653))
     approval = asked.value.approval.id
     await world.authority.evidence.barrier()
-    for path in sorted(world.house.loaded.state.glob("remit.db*")):  # noqa: ASYNC240 - a test
+    for path in sorted(world.house.loaded.state.glob("remit.db*")):
         assert b"31.41592653" not in path.read_bytes(), path
     assert "31.41592653" in (await world.authority.approvals.get(approval)).preview
     await world.authority.approvals.deny(approval, BOSS)

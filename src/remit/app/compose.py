@@ -19,6 +19,7 @@ import structlog
 from remit import __version__
 from remit.app.brokers import open_brokers
 from remit.app.bundles import BundleArchive
+from remit.app.clock import TOLERATED, SteadyClock
 from remit.app.config import Loaded
 from remit.app.metrics import Metrics
 from remit.app.options import catalogued, gateway_options, issuers, upstreams
@@ -49,6 +50,7 @@ from remit.identity.workload_api.processes import ProcessBook
 from remit.identity.workload_api.server import WorkloadApi
 from remit.model.record import Context, Step
 from remit.model.subject import SpiffeId
+from remit.model.task import TaskState
 from remit.policy.bundle import Bundle
 from remit.policy.catalogue import Catalogue
 from remit.policy.check import check
@@ -71,9 +73,8 @@ _MAX_FOUND = 200
 """Accepted changes that a record names; it has to fit a leaf of the log."""
 
 
-def utc_now() -> datetime:
-    """Return the time, aware."""
-    return datetime.now(UTC)
+utc_now = SteadyClock()
+"""The authority's time, for every room; it never goes back while the process lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +221,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
     for step in steps:
         ledger.stage(step, Context())
     await ledger.barrier()
+    await _end_what_time_lengthened(authority)
     kept.push_async_callback(_stopped, ledger)
 
     redeciding = Redeciding(authority)
@@ -364,6 +366,16 @@ def _accepted(journal: Journal) -> list[Step]:
     """Return the record of what was changed at rest and the owner stands by; none where nothing."""
     found = list(journal.accepted[:_MAX_FOUND])
     return [Step(kind="authority.state_accepted", body={"found": found})] if found else []
+
+
+async def _end_what_time_lengthened(authority: Authority) -> None:
+    """End every open task where the clock is set back since the last record: nobody knows how far."""
+    last = authority.evidence.last_at
+    if last is None or last - authority.clock() <= TOLERATED:
+        return
+    log.warning("the clock was set back while remit was stopped: open tasks end", last=str(last))
+    for task_id in authority.tasks.due(datetime.max.replace(tzinfo=UTC)):
+        await close_task(task_id, TaskState.EXPIRED, "remit", authority)
 
 
 def _started(loaded: Loaded, ledger: Ledger) -> Step:

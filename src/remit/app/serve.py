@@ -144,6 +144,7 @@ def control_app(house: House) -> ASGIApp:
     checks = {
         "evidence": authority.evidence.health,
         "storage": house.journal.health,
+        "clock": utc_now.health,
         "policy": house.reloader.health,
         **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
     }

@@ -82,6 +82,8 @@ class Ledger:
         self._owed = Owed(self.find)
         self._started = False
         self._unsealed: dict[str, None] = {}
+        self.last_at: datetime | None = None
+        """When the last record before this start was left, by the clock of then."""
         self._sealing_owed = asyncio.Lock()
 
     @property
@@ -161,6 +163,7 @@ class Ledger:
 
         await self.log.follow(see)
         await self.publisher.resume()
+        self.last_at = next((r.at for _, r in await self.records(self.log.size - 2, 1)), None)
         for step, context in calls.steps():
             self.stage(step, context)
         await self.barrier()
