@@ -52,6 +52,8 @@ PROMISES = (
             "crash/test_crash_authority.py",
             "crash/test_journal_kill.py",
             "crash/test_journal_disk.py",
+            "crash/test_journal_hung.py",
+            "story/test_story_hung.py",
             "rooms/gateway/test_gateway_sessions.py",
             "rooms/gateway/test_gateway_upstreams.py",
         ),
@@ -132,6 +134,7 @@ PROMISES = (
             "story/test_story_perform.py",
             "rooms/evidence/test_evidence_recovery.py",
             "crash/test_crash_authority.py",
+            "story/test_story_hung.py",
         ),
     ),
     Promise(
