@@ -145,6 +145,7 @@ class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     durable_seconds: float = 10.0
     publish_grace_seconds: float = 30.0
     body_bytes: int = 4 * 1024 * 1024
+    connections: int = 512
 
 
 class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

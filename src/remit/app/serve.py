@@ -59,7 +59,7 @@ LOOK_AGAIN_SECONDS = 15.0
 ROTATE_AFTER = timedelta(days=30)
 STOP_SECONDS = 10.0
 CONNECTIONS = 512
-"""How many may be open at once, at the port and at the control socket each."""
+"""How many may be open at the control socket at once; ``limits.connections`` is the port's."""
 _GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
 _MAX_SOCKET_PATH_BYTES = 107
 
@@ -95,7 +95,7 @@ async def serving(loaded: Loaded, *, accept_state: bool = False) -> AsyncIterato
         stack.push_async_callback(house.close)
         control = control_app(house)
         await house.workload_api.start(loaded.workload_socket)
-        unix = uvicorn.Config(control, http=PeerHttp, **_COMMON)
+        unix = uvicorn.Config(control, http=PeerHttp, limit_concurrency=CONNECTIONS, **_COMMON)
         await _listen(stack, unix, [listen(loaded.control_socket)])
         stack.callback(loaded.control_socket.unlink, missing_ok=True)
         await _listen(stack, _tcp(_dispatch(house.gateway, control), loaded))
@@ -242,7 +242,13 @@ def _tcp(app: ASGIApp, loaded: Loaded) -> uvicorn.Config:
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
     return uvicorn.Config(
-        app, host=loaded.host, port=loaded.port, http=BoundedHttp, **files, **_COMMON
+        app,
+        host=loaded.host,
+        port=loaded.port,
+        http=BoundedHttp,
+        limit_concurrency=loaded.config.limits.connections,
+        **files,
+        **_COMMON,
     )
 
 
@@ -255,7 +261,6 @@ _COMMON: dict[str, Any] = {
     "ws": "none",
     "timeout_graceful_shutdown": 5,
     "timeout_keep_alive": 5,
-    "limit_concurrency": CONNECTIONS,
 }
 
 

@@ -136,4 +136,5 @@ trust_domain = "remit.local"
 # durable meanwhile; /readyz tells at once.
 # publish_grace_seconds = 30
 # body_bytes = 4194304           # the longest request that is read
+# connections = 512              # how many may be open at the port; one more is told so (503)
 """

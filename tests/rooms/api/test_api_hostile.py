@@ -403,3 +403,16 @@ async def test_a_route_that_breaks_tells_nothing():
         answer = await client.get("/readyz")
     assert answer.status_code == 500
     assert answer.json() == {"error": {"code": "internal", "message": "remit failed inside"}}
+
+
+async def test_the_operator_says_how_many_connections_are_enough(tmp_path: Path):
+    port = free_port()
+    (tmp_path / "remit.toml").write_text(
+        f'[authority]\nstate = "s"\nlisten = "127.0.0.1:{port}"\n[limits]\nconnections = 1\n'
+    )
+    async with serving(load(tmp_path / "remit.toml")):
+        _, first = await asyncio.open_connection("127.0.0.1", port)
+        reader, second = await asyncio.open_connection("127.0.0.1", port)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        for each in (first, second):
+            each.close()
