@@ -8,6 +8,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.text import Text
 
@@ -147,8 +148,9 @@ def _upstreams(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _running(loaded: Loaded) -> Iterator[Finding]:
+    client = ControlClient(loaded.control_socket)
     try:
-        standing = ControlClient(loaded.control_socket).get("status")
+        standing = client.get("status")
     except UnreachableError:
         yield _port(loaded)
         return
@@ -157,6 +159,21 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
     log = standing["log"]
     yield True, "running", f"{standing['url']}, {log['size']} records in {log['origin']}"
     yield True, "log key", log["vkey"]
+    yield from _sealed(client.get("credentials"))
+
+
+def _sealed(found: dict[str, Any]) -> Iterator[Finding]:
+    """Say how old each long-lived key is: that is all there is to judge of one."""
+    for key in found["items"]:
+        said, limit = f"last rotated {key['age_days']} days ago", key["max_age_days"]
+        if key["aged"]:
+            said += (
+                f", more than {limit:g}: make a new one at its service, then run "
+                f"`remit credential rotate {key['name']}`"
+            )
+        yield not key["aged"], f"sealed key {key['name']}", said
+    for name in found["missing"]:
+        yield False, f"sealed key {name}", f"not sealed yet: run `remit credential seal {name}`"
 
 
 def _port(loaded: Loaded) -> Finding:

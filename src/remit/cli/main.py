@@ -52,7 +52,7 @@ COMMANDS = {
     "evidence": ("evidence:app", "Show, export, verify and audit evidence."),
     "catalog": ("catalog:app", "See what upstreams offer, and accept what changed."),
     "lease": ("lease:app", "See which credentials may be alive, and take one back."),
-    "credential": ("credential:app", "Check that no credential lives without a live task."),
+    "credential": ("credential:app", "Seal long-lived keys; check that nothing stands."),
     "keys": ("keys:app", "Rotate the trust domain's keys."),
     "gateway": ("gateway:app", "Reach the gateway from clients that start a process."),
     "quickstart": ("quickstart:quickstart", "Show two agents at work, allowed and refused."),

@@ -25,7 +25,7 @@ GROUPS = {
     "evidence": ("show", "export", "verify", "audit", "key"),
     "catalog": ("scan", "list", "show", "accept"),
     "lease": ("list", "show", "revoke"),
-    "credential": ("verify-none",),
+    "credential": ("seal", "rotate", "remove", "list", "verify-none"),
     "keys": ("rotate",),
     "gateway": ("stdio",),
 }

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,6 +156,7 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("lease", "show", "none_such", status=1)["error"]["message"]
     assert run("lease", "revoke", "none_such", status=1)["error"]["message"]
     assert run("credential", "verify-none")["none_stands"] is True
+    seals_a_key(run, tmp_path)
     assert run("keys", "rotate")["spiffe_sequence"] > 0
     assert run("policy", "check")["ok"] is True
     assert run("policy", "test")["ok"] is True
@@ -165,6 +166,19 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("init", str(tmp_path / "new.toml"), status=2)["error"]["code"] == "config"
     assert run("agent", "retire", "reader")["state"] == "retired"
     assert ran == commands() - SERVES
+
+
+def seals_a_key(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-live-0123456789\n")
+    (tmp_path / "next").write_text("sk-live-9876543210\n")
+    file = str(tmp_path / "key")
+    sealed = run("credential", "seal", "crm", "--file", file)
+    assert run("credential", "list")["items"] == [sealed]
+    again = run("credential", "seal", "crm", "--file", file, status=1)
+    assert "remit credential rotate crm" in again["error"]["message"]
+    rotated = run("credential", "rotate", "crm", "--file", str(tmp_path / "next"))
+    assert rotated["fingerprint"] != sealed["fingerprint"]
+    assert run("credential", "remove", "crm")["removed"] == "crm"
 
 
 def test_each_of_these_is_also_text_for_people(say: Said):
