@@ -192,7 +192,8 @@ async def test_a_refusal_in_the_handshake_counts_as_one(folder: Path):
     authority, crl = folder / "state/brokers/mesh.pem", folder / "lists/revoked.pem"
     X509Broker("mesh", options, surroundings(folder))
     with tls_server(folder / "tls", authority, crl) as url:
-        asking = {**options, "probe": {"url": url, "ca_file": "tls/server.crt"}}
+        probe = {"url": url, "ca_file": "tls/server.crt", "settle_seconds": 0}
+        asking = {**options, "probe": probe}
         broker = X509Broker("mesh", asking, surroundings(folder))
         made = Lab(Service(folder, None, broker))  # type: ignore[arg-type]
         lease, held = await made.issue()

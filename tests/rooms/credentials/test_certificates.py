@@ -484,6 +484,7 @@ class Asked(Probe):
     def __init__(self) -> None:
         self.listed: tuple[int, ...] = ()
         self.questions: list[int] = []
+        self.said: list[bool] = []
         self.open = asyncio.Event()
         self.open.set()
         self.there = True
@@ -496,6 +497,8 @@ class Asked(Probe):
         self.questions.append(serial)
         await self.reach()
         await self.open.wait()
+        if self.listed and self.said:
+            return self.said.pop(0)
         return serial not in self.listed
 
 
@@ -547,6 +550,21 @@ async def test_a_target_that_stops_reading_confirms_nothing_for_anybody(folder: 
     broker.reads = True
     for each in minted:
         assert (await made.revoke(*each)).confirmed
+
+
+async def test_a_refusal_that_does_not_stand_is_not_believed(folder: Path):
+    target = Asked()
+    broker = Plain(folder, target)
+    made = lab(broker)
+    lease, held = await made.issue()
+    # A server that reloads: its new self refuses, then its old one takes it, once more each.
+    target.said = [False, True, False, True]
+    target.settle_seconds = 0.15
+    target.seconds = 30
+    target.questions.clear()
+    assert (await made.revoke(lease, held)).confirmed
+    assert target.said == []
+    assert len(target.questions) >= 6, "it was asked until a refusal was followed by another"
 
 
 async def test_a_target_that_comes_back_is_asked_again(folder: Path):

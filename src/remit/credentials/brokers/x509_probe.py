@@ -44,6 +44,7 @@ class ProbeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     common_name: str = "remit-probe"
     organization: tuple[str, ...] = ()
     seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    settle_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 1.0
 
 
 class X509Probe(Probe):
@@ -53,6 +54,7 @@ class X509Probe(Probe):
         self, said: ProbeOptions, surroundings: Surroundings, authority: Authority, where: str
     ) -> None:
         self.seconds = said.seconds
+        self.settle_seconds = said.settle_seconds
         self._said = said
         self._authority = authority
         self._clock = surroundings.clock

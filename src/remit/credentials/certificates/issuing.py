@@ -48,9 +48,14 @@ class Signed:
 
 
 class Probe(ABC):
-    """A question to the target."""
+    """A question to the target.
+
+    ``seconds``: how long the target may take to heed a list. ``settle_seconds``: how long a refusal
+    has to stand to be believed, where a server may answer with its old self and its new one in turn.
+    """
 
     seconds: float
+    settle_seconds: float = 0.0
 
     @abstractmethod
     async def reach(self) -> None:
@@ -268,17 +273,26 @@ class CertificateBroker(ABC):
             del self._waiting[mine]
 
     async def _refused(self, probe: Probe, serial: int) -> None:
-        """Return when the target refuses a serial; a server that reloads may take a moment."""
-        end = time.monotonic() + probe.seconds
-        while await probe.accepts(serial, self._probe_until()):
-            if time.monotonic() > end:
-                break
+        """Return when the target refuses a serial, and goes on refusing it while it settles.
+
+        Raises:
+            BrokerError: it does not, or cannot be asked.
+        """
+        end = time.monotonic() + probe.seconds + probe.settle_seconds
+        since: float | None = None
+        while since is None or time.monotonic() < since + probe.settle_seconds:
+            if not await probe.accepts(serial, self._probe_until()):
+                since = time.monotonic() if since is None else since
+                if probe.settle_seconds == 0:
+                    return
+            elif time.monotonic() > end:
+                raise BrokerError(
+                    f"the target takes serial {serial} though it is on the list: "
+                    "see that it reads the list"
+                )
+            else:
+                since = None
             await asyncio.sleep(_PAUSE_SECONDS)
-        else:
-            return
-        raise BrokerError(
-            f"the target takes serial {serial} though it is on the list: see that it reads the list"
-        )
 
     def _probe_until(self) -> int:
         return int((self._house.clock() + timedelta(seconds=PROBE_SECONDS)).timestamp())
