@@ -10,6 +10,7 @@ from typing import Any
 
 import hvac
 import pytest
+import world
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
@@ -19,8 +20,11 @@ from openbao import Server, openbao_server
 
 from remit.credentials.brokers.openbao import OpenBaoBroker
 from remit.credentials.port import Order, Surroundings
+from remit.model.call import Call
+from remit.model.decision import Decision
 from remit.model.errors import BrokerError, NotMintedError
 from remit.model.lease import Credential, Lease, LeaseState
+from remit.model.outcome import Ending, Outcome
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
@@ -429,3 +433,64 @@ class TestLogins:
         assert await made.accepts(credential)
         assert (await made.broker.revoke(lease, None)).confirmed
         await made.broker.close()
+
+
+async def test_an_authority_from_its_configuration_logs_in_with_a_jwt_of_its_own_keys(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`remit.toml` to a governed call: no token of Remit's stands before, none afterwards."""
+    configured = f"""\
+[upstream.desk.credential]
+broker = "bao"
+env = {{ BAO_TOKEN = "{{token}}" }}
+grant = {{ policies = ["reader"] }}
+[broker.bao]
+kind = "openbao"
+url = "{server.url}"
+login = "jwt"
+mount = "remits"
+role = "remit"
+token_role = "remit"
+"""
+    monkeypatch.setattr(world, "CONFIG", world.CONFIG + configured)
+    before = server.accessors()
+    used: list[Credential] = []
+
+    async def act(call: Call, decision: Decision, credential: Credential | None) -> Outcome:
+        assert credential is not None
+        used.append(credential)
+        client = server.client(credential.values["token"])
+        said = await asyncio.to_thread(client.auth.token.lookup_self)
+        assert said["data"]["meta"]["remit_call"] == call.id
+        return Outcome(ending=Ending.SUCCEEDED, target=call.target, result=b"{}")
+
+    async with world.standing(tmp_path) as lived:
+        keys = [
+            ECKey.import_key(key).as_pem(private=False).decode()
+            for key in lived.house.trust_domain.jwks()["keys"]
+        ]
+        server.root.sys.enable_auth_method("jwt", path="remits")
+        server.root.auth.jwt.configure(
+            jwt_validation_pubkeys=keys, bound_issuer=lived.house.loaded.url, path="remits"
+        )
+        server.root.auth.jwt.create_role(
+            name="remit",
+            user_claim="sub",
+            allowed_redirect_uris=[],
+            bound_subject="remit",
+            bound_audiences=[server.url],
+            token_policies=["remit"],
+            token_ttl="30m",
+            path="remits",
+        )
+        call = lived.call()
+        assert (await lived.perform(call, act=act)).ending is Ending.SUCCEEDED
+        with pytest.raises(hvac.exceptions.Forbidden):
+            server.client(used[0].values["token"]).auth.token.lookup_self()
+        records = [record for _, record in await lived.authority.evidence.find(call.id)]
+        settled = next(each for each in records if each.kind == "lease.settled")
+        assert settled.body["confirmed"] is True
+        files = [each for each in (tmp_path / "s").rglob("*") if each.is_file()]
+        token = used[0].values["token"].encode()
+        assert not [each for each in files if token in each.read_bytes()]
+    assert server.accessors() == before

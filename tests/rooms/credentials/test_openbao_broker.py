@@ -164,10 +164,16 @@ async def test_an_argument_that_leads_elsewhere_mints_nothing(
         await broker.issue(order)
 
 
-async def test_a_target_that_nobody_reaches_minted_nothing(make: Callable[..., OpenBaoBroker]):
-    broker = make()
+@pytest.mark.parametrize("listing", [True, False])
+async def test_a_target_that_nobody_reaches_minted_nothing_and_nothing_is_left_open(
+    make: Callable[..., OpenBaoBroker], listing: bool
+):
+    broker = make(list_accessors=listing)
+    order = lab(broker).order()
     with pytest.raises(NotMintedError, match="does not answer"):
-        await broker.issue(lab(broker).order())
+        await broker.issue(order)
+    answer = await broker.revoke(order.lease.moved(LeaseState.SETTLING), None)
+    assert (answer.confirmed, answer.until, answer.detail) == (False, None, "nothing was minted")
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o606])
@@ -177,7 +183,7 @@ async def test_a_token_that_others_may_read_is_not_used(
     (tmp_path / "token").write_text("s.shared-with-everyone")
     (tmp_path / "token").chmod(mode)
     broker = make(token_file="token")
-    with pytest.raises(BrokerError, match="0600") as raised:
+    with pytest.raises(NotMintedError, match="0600") as raised:
         await broker.issue(lab(broker).order())
     assert "s.shared" not in str(raised.value)
 
@@ -188,7 +194,7 @@ async def test_a_token_that_is_not_there_is_named(
 ):
     (tmp_path / "empty").touch(mode=0o600)
     broker = make(token_file=named)
-    with pytest.raises(BrokerError, match=named):
+    with pytest.raises(NotMintedError, match=named):
         await broker.issue(lab(broker).order())
 
 
@@ -423,6 +429,27 @@ async def test_mints_that_hang_keep_no_revocation_waiting(
         each.cancel()
     await asyncio.gather(*minting, return_exceptions=True)
     assert len(script.of("auth/token/create")) == 1, "those that waited for a thread never began"
+
+
+async def test_a_mint_that_waits_for_a_thread_never_begins_once_its_lease_is_revoked(
+    make: Callable[..., OpenBaoBroker], script: Script
+):
+    script.answers["POST", "auth/token/create"] = (200, MADE, {})
+    script.answers["GET", "database/creds/x"] = (200, "hang", {})
+    broker = make(url=script.url, timeout_seconds=20, connections=1, list_accessors=False)
+    first = asyncio.create_task(broker.issue(lab(broker, secret="database/creds/x").order()))
+    assert await asyncio.to_thread(script.hung.wait, 20)
+    order = lab(broker).order()
+    waiting = asyncio.create_task(broker.issue(order))
+    await asyncio.sleep(0)
+    ending = order.lease.moved(LeaseState.SETTLING)
+    await broker.revoke(ending, None)
+    with pytest.raises(NotMintedError, match="before its mint began"):
+        await waiting
+    assert (await broker.revoke(ending, None)).detail == "nothing was minted"
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert len(script.of("auth/token/create")) == 1
 
 
 async def test_a_note_that_cannot_be_written_mints_no_secret(

@@ -37,6 +37,8 @@ T = TypeVar("T")
 _REQUESTS = 4
 """A mint or a revocation makes at most so many requests of ``timeout_seconds`` each."""
 _SCAN_SECONDS = 45.0
+_MOST_REMEMBERED = 10_000
+"""Leases that certainly have nothing: their revocation has nobody to ask."""
 _GUARDED_LENGTH = 8
 _PUBLIC = frozenset(
     [
@@ -88,6 +90,7 @@ class OpenBaoBroker:
         self._revokers = ThreadPoolExecutor(threads, f"openbao-{name}-revoke")
         self._lister = ThreadPoolExecutor(1, f"openbao-{name}-list")
         self._minting: dict[str, _Mint] = {}
+        self._nothing: set[str] = set()
         self._closed = False
 
     @property
@@ -111,6 +114,14 @@ class OpenBaoBroker:
             BrokerError: OpenBao failed, or gave something that nobody could take back.
         """
         try:
+            return await self._issue(order)
+        except NotMintedError:
+            if len(self._nothing) < _MOST_REMEMBERED:
+                self._nothing.add(order.lease.handle)
+            raise
+
+    async def _issue(self, order: Order) -> Credential:
+        try:
             grant = read_grant(order.grant)
         except ConfigError as error:
             raise NotMintedError(f"openbao: the grant, filled in: {error}") from error
@@ -127,6 +138,8 @@ class OpenBaoBroker:
                 raise NotMintedError("openbao: every connection is busy") from None
             raise BrokerError(f"openbao did not mint within {self._seconds:g} seconds") from None
         except asyncio.CancelledError:
+            if work.cancelled() and mint.given_up.is_set():
+                raise NotMintedError("openbao: the lease ended before its mint began") from None
             mint.given_up.set()
             work.cancel()
             raise
@@ -138,6 +151,9 @@ class OpenBaoBroker:
             BrokerError: OpenBao failed, or its mint is still under way.
         """
         del keep
+        if lease.handle in self._nothing:
+            self._nothing.discard(lease.handle)
+            return Revocation(confirmed=False, detail="nothing was minted")
         await self._minted_or_given_up(lease.handle)
         memo = parse_memo(lease.memo) or self._notes.find(lease.handle)
         if memo is None and not self._options.list_accessors:

@@ -24,7 +24,7 @@ from urllib3.exceptions import NewConnectionError
 
 from remit.credentials.brokers.openbao_options import Options
 from remit.credentials.port import Signer
-from remit.model.errors import BrokerError, ConfigError, NotMintedError
+from remit.model.errors import BrokerError, NotMintedError
 
 T = TypeVar("T")
 
@@ -139,14 +139,16 @@ class Api:
         """Return a secret of Remit's own: a file's one line, or ``env:NAME``'s value.
 
         Raises:
-            BrokerError: it is not there, or others may read the file.
+            NotMintedError: it is not there, or others may read the file; nothing was asked.
         """
         if named.startswith("env:"):
             text = os.environ.get(named[4:], "")
         else:
             text = _read_file(self._path(named), f"{self._where}: `{key}`")
         if not text.strip() or not text.strip().isascii():
-            raise BrokerError(f"{self._where}: `{key}` names `{named}`, where there is no secret")
+            raise NotMintedError(
+                f"{self._where}: `{key}` names `{named}`, where there is no secret"
+            )
         return text.strip()
 
 
@@ -226,10 +228,10 @@ def _read_file(path: Path, where: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_MAX_FILE_BYTES)
     except OSError as error:
-        raise BrokerError(f"{where}: `{path.name}` cannot be read: {error.strerror}") from error
+        raise NotMintedError(f"{where}: `{path.name}` cannot be read: {error.strerror}") from error
     if mode & _OTHERS:
-        raise BrokerError(f"{where}: others may read `{path.name}`: set its mode to 0600")
+        raise NotMintedError(f"{where}: others may read `{path.name}`: set its mode to 0600")
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{where}: `{path.name}` is not text") from None
+        raise NotMintedError(f"{where}: `{path.name}` is not text") from None
