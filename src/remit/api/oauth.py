@@ -18,8 +18,10 @@ from starlette.routing import Route
 
 from remit.api.answers import MAX_BODY_BYTES, answer, guarded
 from remit.api.callers import Callers
+from remit.identity.trust_domain import REFRESH_HINT_SECONDS
 from remit.model.errors import InputError, UnidentifiedError
 from remit.model.lease import Lease
+from remit.model.subject import Person, Subject
 from remit.spine import Authority
 
 _FORM = "application/x-www-form-urlencoded"
@@ -29,13 +31,13 @@ _FORM = "application/x-www-form-urlencoded"
 class Tokens:
     """What the app knows of the tokens that Remit signs.
 
-    ``verify`` returns a token's claims or raises UnidentifiedError; ``active`` says of a ``jti``
-    whether a resource should take it; ``jwks`` returns the keys.
+    ``verify`` returns a token's claims or raises UnidentifiedError; ``active`` says of a ``jti`` and
+    of who asks whether that resource should take it; ``jwks`` returns the keys.
     """
 
     issuer: str
     verify: Callable[[str], Mapping[str, Any]]
-    active: Callable[[str], bool]
+    active: Callable[[str, str], bool]
     jwks: Callable[[], Mapping[str, Any]]
 
 
@@ -44,25 +46,24 @@ def routes(tokens: Tokens, authority: Authority, callers: Callers) -> list[Route
     metadata = _metadata(tokens.issuer)
 
     async def described(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
-        return answer(metadata)
+        return _kept(metadata)
 
     async def keys(request: Request) -> Response:  # noqa: ARG001 - as above
-        return answer(tokens.jwks())
+        return _kept(tokens.jwks())
 
     async def introspect(request: Request) -> Response:
-        await callers.person_or_agent(request)
-        claims = _claims(await _token(request), tokens)
+        asker = _name(await callers.person_or_agent(request))
+        claims = _claims(await _token(request), tokens, asker)
         if claims is None:
             return answer({"active": False})
         return answer({**claims, "active": True, "token_type": _type(claims)})
 
     async def revoke(request: Request) -> Response:
-        asker = await callers.person_or_agent(request)
-        by = getattr(asker, "id", None) or str(getattr(asker, "workload", "a resource server"))
-        claims = _claims(await _token(request), tokens)
+        asker = _name(await callers.person_or_agent(request))
+        claims = _claims(await _token(request), tokens, asker)
         lease = None if claims is None else _lease(str(claims["jti"]), authority)
         if lease is not None:
-            await authority.leases.revoke(lease.id, by)
+            await authority.leases.revoke(lease.id, asker)
         # A token that is unknown or over is no error (RFC 7009 section 2.2).
         return Response(status_code=200, headers={"cache-control": "no-store"})
 
@@ -75,15 +76,29 @@ def routes(tokens: Tokens, authority: Authority, callers: Callers) -> list[Route
     ]
 
 
+def _kept(document: object) -> Response:
+    """Return what everybody may keep for a while: a key is published long before it signs."""
+    told = answer(document)
+    told.headers["cache-control"] = f"public, max-age={REFRESH_HINT_SECONDS}"
+    return told
+
+
+def _name(asker: Person | Subject) -> str:
+    return asker.id if isinstance(asker, Person) else str(asker.workload)
+
+
 def _metadata(issuer: str) -> dict[str, Any]:
+    at = issuer.rstrip("/")
     return {
         "issuer": issuer,
-        "jwks_uri": f"{issuer}/oauth/jwks",
-        "introspection_endpoint": f"{issuer}/oauth/introspect",
-        "revocation_endpoint": f"{issuer}/oauth/revoke",
-        # Nobody logs in here and no token is asked for over the wire: the gateway mints.
-        "response_types_supported": [],
-        "grant_types_supported": [],
+        "jwks_uri": f"{at}/oauth/jwks",
+        "introspection_endpoint": f"{at}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": ["Bearer", "DPoP"],
+        "revocation_endpoint": f"{at}/oauth/revoke",
+        # Nobody logs in here and no token is asked for over the wire: the gateway mints. But the
+        # member is required and may not be empty (RFC 8414 sections 2 and 3.2); other issuers that
+        # only sign for workloads say the same.
+        "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "authorization_details_types_supported": ["dev.remit/call"],
@@ -113,14 +128,14 @@ async def _token(request: Request) -> str:
     return found[0]
 
 
-def _claims(token: str, tokens: Tokens) -> Mapping[str, Any] | None:
-    """Return the claims of a token that a resource should take, or None."""
+def _claims(token: str, tokens: Tokens, asker: str) -> Mapping[str, Any] | None:
+    """Return the claims of a token that this resource should take, or None."""
     try:
         claims = tokens.verify(token)
     except (UnidentifiedError, InputError):
         return None
     handle = claims.get("jti")
-    return claims if isinstance(handle, str) and tokens.active(handle) else None
+    return claims if isinstance(handle, str) and tokens.active(handle, asker) else None
 
 
 def _type(claims: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ def issued_tokens(trust_domain: TrustDomain, issuer: str, leases: Leases) -> Tok
     return Tokens(
         issuer=issuer,
         verify=lambda token: trust_domain.verify(token, typ=TOKEN_TYP),
-        active=lambda handle: any(active(handle) for active in asked),
+        active=lambda handle, asker: any(active(handle, asker) for active in asked),
         jwks=trust_domain.jwks,
     )
 

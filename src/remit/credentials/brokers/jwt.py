@@ -7,14 +7,16 @@ tokens (RFC 7662), it is revoked at once, for the answer is Remit's; elsewhere i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import read_table
-from remit.model.errors import ConfigError
+from remit.model.errors import ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
 from remit.proof.dpop import ProofKey
 
@@ -27,6 +29,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audience: str
     bound: Literal["none", "dpop"] = "none"
     introspected: bool = False
+    resources: tuple[str, ...] = ()
 
 
 class _Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,10 +37,13 @@ class _Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     claims: dict[str, Any] = {}
 
 
+MAX_TOKEN_BYTES = 6144
+"""A token has to fit into a header: servers read heads of 8 KiB."""
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")
 _RESERVED = frozenset(
     {
         *("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"),
-        *("act", "cnf", "authorization_details", "task"),
+        *("act", "may_act", "cnf", "authorization_details", "task", "active", "token_type"),
     }
 )
 
@@ -54,10 +60,14 @@ class JwtBroker:
         self._options = read_table(options, _Options, f"`[broker.{name}]`")
         if not self._options.audience.strip():
             raise ConfigError(f"`[broker.{name}]`: `audience` is empty: anybody would be meant")
+        if self._options.resources and not self._options.introspected:
+            raise ConfigError(
+                f"`[broker.{name}]`: `resources` are those who introspect: say `introspected = true`"
+            )
         self._signer = surroundings.signer
         self._clock = surroundings.clock
         self._installation = surroundings.installation
-        self._active: set[str] = set()
+        self._active: dict[str, datetime] = {}
 
     @property
     def traits(self) -> Traits:
@@ -75,12 +85,25 @@ class JwtBroker:
         wanted = read_table(grant, _Grant)
         if taken := sorted(wanted.claims.keys() & _RESERVED):
             raise ConfigError(f"`claims` may not set `{taken[0]}`: that is remit's word")
+        if isinstance(wanted.scope, str) and "{" in wanted.scope:
+            # Filled in, it could not be told from several: an argument with a space in it is two.
+            raise ConfigError("a `scope` with a reference in it has to be a list of scopes")
 
     async def issue(self, order: Order) -> Credential:
-        """Sign a token for one call or task (RFC 9068 section 2.2)."""
-        self.check(order.grant)
-        grant, lease, now = read_table(order.grant, _Grant), order.lease, self._clock()
-        scope = grant.scope if isinstance(grant.scope, str) else " ".join(grant.scope)
+        """Sign a token for one call or task (RFC 9068 section 2.2).
+
+        Raises:
+            NotMintedError: the grant, filled in, makes no sense, or no time is left to the lease.
+        """
+        try:
+            self.check(order.grant)
+            grant = read_table(order.grant, _Grant)
+            scope = _scope(grant.scope)
+        except ConfigError as error:
+            raise NotMintedError(f"jwt: the grant, filled in: {error}") from error
+        lease, now = order.lease, self._clock()
+        if int(lease.expires_at.timestamp()) <= now.timestamp():
+            raise NotMintedError("jwt: less than a second is left to the lease")
         key = ProofKey.generate(lambda: self._clock().timestamp())
         bound = self._options.bound == "dpop"
         claims: dict[str, Any] = {
@@ -109,7 +132,11 @@ class JwtBroker:
         if bound:
             claims["cnf"] = {"jkt": key.thumbprint}
         token = self._signer.sign_jwt(claims, typ=TOKEN_TYP)
-        self._active.add(lease.handle)
+        if len(token) > MAX_TOKEN_BYTES:
+            raise NotMintedError(
+                f"jwt: the token would be longer than {MAX_TOKEN_BYTES} bytes: grant fewer claims"
+            )
+        self._active[lease.handle] = lease.expires_at
         return Credential(
             values={"token": token},
             secrets=(token,),
@@ -120,7 +147,7 @@ class JwtBroker:
     async def revoke(self, lease: Lease, keep: str | None) -> Revocation:
         """Say no to whoever introspects it from now on; or say until when it lives."""
         del keep
-        self._active.discard(lease.handle)
+        self._active.pop(lease.handle, None)
         if self._options.introspected:
             return Revocation(confirmed=True)
         if lease.expires_at > self._clock():
@@ -133,20 +160,38 @@ class JwtBroker:
 
     async def census(self, leases: Sequence[Lease]) -> Census:
         """Say which tokens a resource would take now."""
-        if self._options.introspected:
-            return Census(alive=frozenset(self._active), complete=True)
         now = self._clock()
+        if self._options.introspected:
+            alive = (handle for handle, until in self._active.items() if until > now)
+            return Census(alive=frozenset(alive), complete=True)
         unexpired = frozenset(
             lease.handle for lease in leases if lease.issued_at and lease.expires_at > now
         )
         return Census(alive=unexpired, complete=False)
 
-    def active(self, handle: str) -> bool:
+    def active(self, handle: str, asker: str) -> bool:
         """Whether a token of this name is to be taken (RFC 7662 section 2.2).
 
         Held in memory: after a restart nobody holds the tokens of the last run, and none is.
+        Whoever is none of the ``resources``, where they are named, learns nothing (section 4).
         """
-        return handle in self._active
+        if self._options.resources and asker not in self._options.resources:
+            return False
+        until = self._active.get(handle)
+        return until is not None and until > self._clock()
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def _scope(wanted: Sequence[str] | str) -> str:
+    """Return the ``scope`` claim; each of a list is one scope-token (RFC 6749 section 3.3).
+
+    Raises:
+        ConfigError: one of them is none, as when a call's argument brought a space along.
+    """
+    scopes = wanted.split() if isinstance(wanted, str) else wanted
+    for each in scopes:
+        if not _SCOPE.match(each):
+            raise ConfigError(f"`{each[:80]}` is not one scope")
+    return " ".join(scopes)

@@ -1,0 +1,346 @@
+"""The broker `jwt` at a real resource server: another process, another library, a real authority."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from processes import ROOT, free_port, python, running
+
+from remit.app.compose import House
+from remit.app.config import load
+from remit.app.serve import rotate, serving
+from remit.credentials.brokers.jwt import JwtBroker
+from remit.credentials.port import Surroundings
+from remit.identity.access_tokens import IssuerSigner
+from remit.model.call import CALL_TOOL, Call
+from remit.model.decision import Decision
+from remit.model.errors import MandateError
+from remit.model.lease import Credential
+from remit.model.outcome import Ending, Outcome
+from remit.model.subject import Claim, Environment, SpiffeId
+from remit.model.task import TaskState
+from remit.policy.catalogue import Definition
+from remit.proof.dpop import ProofKey
+from remit.proof.encoding import canonical, digest
+from remit.spine import close_task, perform
+from remit.tasks.request import TaskRequest
+from remit.testing.broker_suite import BrokerSuite, Lab
+
+pytestmark = pytest.mark.real
+
+SERVER = ROOT / "tests/support/resource_server.py"
+AUDIENCE = "https://crm.example/api"
+RESOURCE = "spiffe://tokens.example/agent/crm"
+CONFIG = """\
+[authority]
+state = "s"
+trust_domain = "tokens.example"
+listen = "127.0.0.1:{port}"
+[upstream.desk]
+command = ["true"]
+[upstream.desk.credential]
+broker = "{mode}"
+grant = {{ scope = ["read:{{args.id}}"] }}
+env = {{ TOKEN = "{{token}}" }}
+[broker.offline]
+kind = "jwt"
+audience = "https://crm.example/api"
+[broker.introspect]
+kind = "jwt"
+audience = "https://crm.example/api"
+introspected = true
+resources = ["spiffe://tokens.example/agent/crm"]
+[broker.dpop]
+kind = "jwt"
+audience = "https://crm.example/api"
+bound = "dpop"
+[policy]
+templates = "templates"
+"""
+TEMPLATE = """\
+purpose = "Help"
+budget = { calls = 3 }
+[[capability]]
+tool = "desk/read"
+args = { id = { const = "88" } }
+"""
+
+
+class Seat:
+    """One authority, one resource server, and the broker between them."""
+
+    names_are_ours = True
+
+    def __init__(
+        self, house: House, url: str, mode: str, session: aiohttp.ClientSession, own: Path
+    ) -> None:
+        self.house, self.url, self.session, self.own = house, url, session, own
+        self.installation = "remit-0a1b2c3d"
+        self.grant = {"scope": ["read", "write:notes"]}
+        self.ahead = timedelta()
+        configured = house.authority.leases.brokers[mode]
+        assert isinstance(configured, JwtBroker)
+        # Who introspects asks the authority, and with it the configured broker. Where nobody does,
+        # one with a clock that can be moved stands for it, under the same keys.
+        self.broker = configured if mode == "introspect" else self._moving(mode)
+
+    def identify(self) -> None:
+        """Give the resource an identity: what it asks about tokens with."""
+        resource = SpiffeId("tokens.example", "/agent/crm")
+        self.own.write_text(self.house.trust_domain.issue_jwt_svid(resource, ["remit"]))
+
+    def _moving(self, mode: str) -> JwtBroker:
+        options = {"audience": AUDIENCE, "bound": "dpop" if mode == "dpop" else "none"}
+        surroundings = Surroundings(
+            http=self.session,
+            clock=lambda: datetime.now(UTC) + self.ahead,
+            signer=IssuerSigner(self.house.trust_domain, self.house.loaded.url),
+            installation=self.installation,
+            state=self.house.loaded.state,
+            path=Path,
+        )
+        return JwtBroker(mode, options, surroundings)
+
+    async def accepts(self, credential: Credential) -> bool:
+        return (await self.ask(credential))[0] == 200
+
+    async def ask(
+        self, credential: Credential, proof: str | None = None, path: str = "/"
+    ) -> tuple[int, Any]:
+        token, url = credential.values["token"], f"{self.url}{path}"
+        headers = {"Authorization": f"Bearer {token}"}
+        if credential.prove is not None:
+            proof = proof or credential.prove("GET", url, token)
+            headers = {"Authorization": f"DPoP {token}", "DPoP": proof}
+        async with self.session.get(url, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def down(self) -> None:
+        raise AssertionError("there is no target to be down")
+
+    up = down
+
+    async def expire(self, credential: Credential) -> None:
+        self.ahead = timedelta(seconds=121)
+        async with self.session.post(f"{self.url}/clock", data="121") as answer:
+            assert answer.status == 200
+
+
+@contextlib.asynccontextmanager
+async def seated(folder: Path, mode: str) -> AsyncIterator[Seat]:
+    port, ours = free_port(), free_port()
+    (folder / "templates").mkdir()
+    (folder / "templates" / "help.toml").write_text(TEMPLATE)
+    (folder / "remit.toml").write_text(CONFIG.format(port=port, mode=mode))
+    async with serving(load(folder / "remit.toml")) as house, aiohttp.ClientSession() as session:
+        await house.authority.registry.register(
+            "crm",
+            by="user:ada",
+            owner="user:ada",
+            purpose="To ask about tokens",
+            environment=Environment.DEV,
+            autonomy=1,
+            templates=(),
+        )
+        own = folder / "own.jwt"
+        command = python(SERVER, str(ours), house.loaded.url, AUDIENCE, mode, own)
+        # It looks for the issuer while this loop has to answer: nothing may wait for it here.
+        with running(command, log=folder / "resource.log") as started:
+            seat = Seat(house, f"http://127.0.0.1:{ours}", mode, session, own)
+            seat.identify()
+            await _answers(session, f"{seat.url}/", started)
+            yield seat
+
+
+async def _answers(session: aiohttp.ClientSession, url: str, started: Any) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            assert started.popen.poll() is None, started.said()
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(url):
+                    return
+            await asyncio.sleep(0.05)
+
+
+class Suite(BrokerSuite):
+    async def test_a_target_that_is_down_is_the_targets_fault_and_nothing_hangs(
+        self, target: Seat
+    ) -> None:
+        """Nothing has to be reached: what holds instead is that no run answers for the last one's.
+
+        A new broker is a new run: what was minted before it is refused wherever Remit is asked.
+        """
+        lease, credential = await Lab(target).issue()
+        options = {"audience": AUDIENCE, "introspected": True}
+        surroundings = Surroundings(
+            http=target.session,
+            clock=lambda: datetime.now(UTC),
+            signer=IssuerSigner(target.house.trust_domain, target.house.loaded.url),
+            installation=target.installation,
+            state=target.house.loaded.state,
+            path=Path,
+        )
+        after = JwtBroker("after", options, surroundings)
+        assert not after.active(lease.handle, RESOURCE)
+        assert (await after.census([lease])).alive == frozenset()
+        assert await target.accepts(credential)
+        await Lab(target).ended(lease, credential)
+
+
+class TestOffline(Suite):
+    """The resource reads the token by itself: it can only run out."""
+
+    @pytest.fixture
+    async def target(self, tmp_path: Path) -> AsyncIterator[Seat]:
+        async with seated(tmp_path, "offline") as seat:
+            yield seat
+
+
+class TestIntrospecting(Suite):
+    """The resource asks about every token: it is over at once."""
+
+    @pytest.fixture
+    async def target(self, tmp_path: Path) -> AsyncIterator[Seat]:
+        async with seated(tmp_path, "introspect") as seat:
+            yield seat
+
+
+class TestBound(Suite):
+    """The resource wants a proof with every request."""
+
+    @pytest.fixture
+    async def target(self, tmp_path: Path) -> AsyncIterator[Seat]:
+        async with seated(tmp_path, "dpop") as seat:
+            yield seat
+
+
+async def test_the_resource_learns_whose_token_it_is_and_for_which_call(tmp_path: Path):
+    async with seated(tmp_path, "offline") as seat:
+        order = Lab(seat).order(grant={"scope": ["read"], "claims": {"tenant": "acme"}})
+        status, claims = await seat.ask(await seat.broker.issue(order))
+        assert status == 200
+        assert order.call is not None
+        assert claims == {
+            "iss": seat.house.loaded.url,
+            "sub": "user:ada@corp.example",
+            "act": {"sub": "spiffe://remit.test/agent/suite"},
+            "client_id": "spiffe://remit.test/agent/suite",
+            "aud": AUDIENCE,
+            "scope": "read",
+            "tenant": "acme",
+            "task": order.lease.task,
+            "jti": order.lease.handle,
+            "iat": claims["iat"],
+            "exp": int(order.lease.expires_at.timestamp()),
+            "authorization_details": [
+                {
+                    "type": "dev.remit/call",
+                    "locations": [AUDIENCE],
+                    "actions": [CALL_TOOL],
+                    "identifier": "suite/use",
+                    "call_digest": order.call.digest,
+                }
+            ],
+        }
+
+
+async def test_a_bound_token_is_of_no_use_without_its_key(tmp_path: Path):
+    async with seated(tmp_path, "dpop") as seat:
+        _, credential = await Lab(seat).issue()
+        token, url = credential.values["token"], f"{seat.url}/"
+        assert credential.prove is not None
+        stolen = replace(credential, prove=None)
+        assert (await seat.ask(stolen))[0] == 401
+        other = ProofKey.generate()
+        assert (await seat.ask(replace(credential, prove=other.prove)))[0] == 401
+        proof = credential.prove("GET", url, token)
+        assert [(await seat.ask(credential, proof))[0] for _ in range(2)] == [200, 401], "once"
+        elsewhere = credential.prove("GET", f"{url}other", token)
+        assert (await seat.ask(credential, elsewhere))[0] == 401
+        assert (await seat.ask(replace(credential, values={"token": token[:-4] + "AAAA"})))[
+            0
+        ] == 401
+
+
+@pytest.mark.parametrize("mode", ["offline", "introspect"])
+async def test_a_token_outlives_rotations_of_the_keys_but_not_their_compromise(
+    tmp_path: Path, mode: str
+):
+    async with seated(tmp_path, mode) as seat:
+        _, old = await Lab(seat).issue()
+        assert await seat.accepts(old), "the resource has kept the keys by now"
+        for _ in range(2):
+            await rotate(seat.house, "user:ada")
+            _, new = await Lab(seat).issue()
+            assert (await seat.ask(new))[1]["jti"]
+            assert await seat.accepts(old)
+        await rotate(seat.house, "user:ada", compromised=True)
+        seat.identify()
+        _, fresh = await Lab(seat).issue()
+        assert await seat.accepts(fresh), "an unknown key is looked for"
+        if mode == "introspect":
+            assert not await seat.accepts(old), "whatever keys the resource has kept"
+
+
+async def test_a_call_acts_with_its_own_token_which_is_refused_after_it(tmp_path: Path):
+    async with seated(tmp_path, "introspect") as seat:
+        authority, used = seat.house.authority, list[Credential]()
+        authority.catalogue.observe(
+            "desk", "tool", [Definition(name="read", json_bytes=b'{"name":"read"}')]
+        )
+        agent = await authority.registry.register(
+            "helper",
+            by="user:ada",
+            owner="user:ada",
+            purpose="Help",
+            environment=Environment.DEV,
+            autonomy=2,
+            templates=("help",),
+        )
+        opened = await authority.tasks.open(
+            TaskRequest(template="help"), agent=agent, opened_by="user:ada"
+        )
+        claim = Claim(
+            bearer=seat.house.trust_domain.issue_jwt_svid(agent.spiffe_id, ["remit"]),
+            task_token=opened.token,
+        )
+
+        async def act(call: Call, decision: Decision, credential: Credential | None) -> Outcome:
+            del decision
+            assert credential is not None
+            used.append(credential)
+            status, claims = await seat.ask(credential)
+            assert (status, claims["scope"], claims["sub"]) == (200, "read:88", "user:ada")
+            return Outcome(ending=Ending.SUCCEEDED, target=call.target, result=b"{}")
+
+        outcome = await perform(claim, _call("88"), act, authority)
+        assert outcome.ending is Ending.SUCCEEDED
+        assert not await seat.accepts(used[0])
+        await close_task(opened.task.id, TaskState.COMPLETED, "user:ada", authority)
+        with pytest.raises(MandateError):
+            await perform(claim, _call("88"), act, authority)
+        assert len(used) == 1
+        kept = [record for _, record in await authority.evidence.records(limit=1000)]
+        assert used[0].values["token"] not in repr(kept)
+        settled = [each.body for each in kept if each.kind == "lease.settled"]
+        assert [each["confirmed"] for each in settled] == [True]
+
+
+def _call(number: str) -> Call:
+    body = {"action": CALL_TOOL, "target": "desk/read", "arguments": {"id": number}}
+    return Call(
+        id=f"call_{1:026d}",
+        action=CALL_TOOL,
+        upstream="desk",
+        name="read",
+        arguments={"id": number},
+        digest=digest(canonical(body)),
+    )
