@@ -148,6 +148,32 @@ async def test_a_writer_writes_its_columns_and_draws_numbers(target: Crm):
     assert await refused(held, "SELECT * FROM crm.invoice") == "42501"
 
 
+@pytest.mark.parametrize(
+    "grant",
+    [
+        {"sequences": [{"schema": "crm", "sequence": "invoice_id_seq"}]},
+        {"tables": [{"schema": "crm", "table": "narrow", "columns": ["id"]}]},
+        {"tables": [{"schema": "crm", "table": "gone", "privileges": ["delete"]}]},
+        {"tables": [{"schema": "crm", "table": "*", "privileges": ["select", "update"]}]},
+    ],
+    ids=["sequence", "column", "delete", "all"],
+)
+async def test_whatever_was_granted_can_be_taken_back_with_as_little_as_it_took_to_grant_it(
+    target: Crm, grant: dict[str, Any]
+):
+    """`DROP OWNED` wants more: the grant option on columns that the grant never named."""
+    target.seat.ask("DROP TABLE IF EXISTS crm.narrow, crm.gone")
+    if "*" not in str(grant):
+        target.seat.ask("CREATE TABLE crm.narrow (id int, card text); CREATE TABLE crm.gone ()")
+        target.seat.ask(f"GRANT SELECT (id) ON crm.narrow TO {ADMIN} WITH GRANT OPTION")
+        target.seat.ask(f"GRANT DELETE ON crm.gone TO {ADMIN} WITH GRANT OPTION")
+    made = lab(target, read_only=False, **grant)
+    lease, held = await made.issue()
+    await run(held.values, "SELECT 1")
+    assert (await made.revoke(lease, held)).confirmed
+    assert lease.handle not in target.seat.roles()
+
+
 async def test_every_table_of_a_schema(target: Crm):
     _, held = await lab(target, tables=[{"schema": "crm", "table": "*"}]).issue()
     assert await run(held.values, 'SELECT * FROM crm."odd ""name; drop"') == []

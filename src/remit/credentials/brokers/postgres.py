@@ -30,6 +30,7 @@ from remit.credentials.brokers.postgres_admin import (
     password_source,
     said,
 )
+from remit.credentials.brokers.postgres_disowning import take_away
 from remit.credentials.brokers.postgres_grants import (
     NAME_BYTES,
     Grant,
@@ -218,10 +219,10 @@ class PostgresBroker:
             await self._end_sessions(connection, oid)
             for database in await _elsewhere(connection, oid):
                 async with self._desk.visiting(database) as other, other.transaction():
-                    await self._disown(other, role)
+                    await self._disown(other, role, oid)
             async with connection.transaction():
                 await connection.execute(_LOCK)
-                await self._disown(connection, role)
+                await self._disown(connection, role, oid)
                 await connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
             left = await _one(
                 connection,
@@ -255,9 +256,8 @@ class PostgresBroker:
             if not await ended.fetchall():
                 return
 
-    async def _disown(self, connection: Connection, role: str) -> None:
+    async def _disown(self, connection: Connection, role: str, oid: int) -> None:
         """Drop or hand on what the role owns here, and take its privileges away."""
-        name = sql.Identifier(role)
         heir = self._options.reassign_to
         if self._options.owned == "reassign" and heir is not None:
             if await powerful(connection, [heir]):
@@ -266,9 +266,11 @@ class PostgresBroker:
                     "with; name a role that has none"
                 )
             await connection.execute(
-                sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir))
+                sql.SQL("REASSIGN OWNED BY {} TO {}").format(
+                    sql.Identifier(role), sql.Identifier(heir)
+                )
             )
-        await connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
+        await take_away(connection, role, oid)
 
     async def census(self, leases: Sequence[Lease]) -> Census:
         """Ask the catalogue for every role of ours, whoever made it.
