@@ -16,8 +16,9 @@ from remit.gateway.refusals import failure, refusal
 from remit.gateway.relay import Seen, hold, pass_on
 from remit.gateway.reply import Reply
 from remit.gateway.sessions import Session
-from remit.gateway.upstream import Outgoing
+from remit.gateway.upstream import Outgoing, Understanding
 from remit.gateway.wire import Message, ProtocolError, headers_up
+from remit.model.call import Call
 from remit.model.errors import (
     EvidenceError,
     InputError,
@@ -27,6 +28,7 @@ from remit.model.errors import (
     UpstreamError,
 )
 from remit.model.outcome import Ending
+from remit.model.record import Context
 
 FORWARDED = frozenset(
     {
@@ -138,12 +140,13 @@ class Exchange:
         if session is not None and answer.status == GONE:
             self._house.sessions.close(self._visit.name, session)
         limit = self._upstream.options.max_answer_bytes
+        clean = self._house.watching(self._visit.name)
         try:
             if session is None:
-                await pass_on(answer, self._reply, limit)
+                await pass_on(answer, self._reply, limit, clean)
             else:
                 pending, name = self._house.pending, self._visit.name
-                await pending.pass_on(answer, self._reply, name, session, limit)
+                await pending.pass_on(answer, self._reply, name, session, limit, clean=clean)
         finally:
             await answer.close()
 
@@ -158,7 +161,8 @@ class Exchange:
                     self._visit.name, opened.decode("latin-1"), self._visit.owner, task
                 )
                 sessions.open(session)
-            await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes)
+            clean = self._house.watching(self._visit.name)
+            await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes, clean)
         finally:
             await answer.close()
 
@@ -182,11 +186,18 @@ class Exchange:
         house, reply = self._house, self._reply
         call = call_of(self._visit.head, message, self._visit.name, house.call_id())
         self._require_params_agree(message, call.target, call.arguments)
+        try:
+            call = await self._understood(call)
+        except InputError as error:
+            await reply.message(200, refusal(message, error))
+            return
         claim = self._visit.claim
         if claim.task_token is None and self._visit.subject.agent.gateway_templates:
             claim = replace(claim, task_token=house.authority.tasks.current(self._visit.owner))
         try:
-            flight = Flight(self._outgoing(message), self._upstream, reply, house.pending)
+            flight = Flight(
+                self._outgoing(message), self._upstream, reply, house.pending, house.guard
+            )
         except InputError as error:
             raise ProtocolError(str(error), request_id=message.id) from error
         self._flight = flight
@@ -208,6 +219,18 @@ class Exchange:
                 await reply.message(200, instead)
         finally:
             flight.land(instead)
+
+    async def _understood(self, call: Call) -> Call:
+        """Have the upstream tell what the call is about, if it can; a refusal leaves its record."""
+        if not isinstance(self._upstream, Understanding):
+            return call
+        try:
+            return await self._upstream.understand(call)
+        except InputError as error:
+            evidence = self._house.authority.evidence
+            evidence.stage(error.record(), Context(call=call.id))
+            await evidence.barrier()
+            raise
 
     def _require_params_agree(self, message: Message, target: str, arguments: object) -> None:
         """Hold ``Mcp-Param-*`` headers that the tool declares against the arguments."""

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from remit.gateway.governed import Stopwatch, lost, outcome_of
+from remit.gateway.leaks import LeakGuard
 from remit.gateway.messages import RequestId
 from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
 from remit.gateway.reply import Reply
@@ -14,7 +15,7 @@ from remit.model.call import Call
 from remit.model.decision import Decision
 from remit.model.errors import InputError, UpstreamError
 from remit.model.lease import Credential
-from remit.model.outcome import Outcome
+from remit.model.outcome import Leak, Outcome
 
 
 class Flight:
@@ -27,13 +28,20 @@ class Flight:
     """
 
     def __init__(
-        self, request: Outgoing, upstream: Upstream, reply: Reply, pending: Pending
+        self,
+        request: Outgoing,
+        upstream: Upstream,
+        reply: Reply,
+        pending: Pending,
+        guard: LeakGuard,
     ) -> None:
         self.held: Held | None = None
         self._request = request
         self._upstream = upstream
         self._reply = reply
         self._pending = pending
+        self._guard = guard
+        self._leaks: list[Leak] = []
         self._seen = Seen()
         self._gone = asyncio.Event()
         self._waiting: Waiting | None = None
@@ -67,7 +75,8 @@ class Flight:
                 self.held = await self._exchange(credential)
         except (UpstreamError, TimeoutError) as error:
             return lost(error, call, options, watch.seconds)
-        return outcome_of(self.held, call, options, watch.seconds)
+        outcome = outcome_of(self.held, call, options, watch.seconds)
+        return replace(outcome, leaks=tuple(self._leaks))
 
     async def _exchange(self, credential: Credential | None) -> Held:
         request = self._request
@@ -76,18 +85,25 @@ class Flight:
             headers = options.inject.put_headers(
                 request.headers, credential, request.method, options.url or ""
             )
-            request = replace(request, headers=headers)
+            request = replace(request, headers=headers, credential=credential)
         answer = await self._upstream.send(request)
         try:
             held = await self._until_final(answer)
         finally:
             await answer.close()
-        return held if held is not None else await self._elsewhere(answer)
+        held = held if held is not None else await self._elsewhere(answer)
+        cleaned = self._clean(held.data)
+        return held if cleaned is held.data else held.replaced(cleaned)
+
+    def _clean(self, data: bytes) -> bytes:
+        cleaned, leaks = self._guard.clean(data)
+        self._leaks += leaks
+        return cleaned
 
     async def _until_final(self, answer: Answer) -> Held | None:
         """Hold the answer; give up its stream, not the call, when a client that may resume left."""
         limit = self._upstream.options.max_answer_bytes
-        holding = asyncio.ensure_future(hold(answer, self._reply, limit, self._seen))
+        holding = asyncio.ensure_future(hold(answer, self._reply, limit, self._seen, self._clean))
         leaving = asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait({holding, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +126,8 @@ class Flight:
 
         Where it could not be made durable, ``instead`` goes in its place.
         """
+        if instead is None and self._leaks and self.held is not None:
+            instead = self.held.data
         request = self._request
         if self._waiting is not None and request.session is not None:
             self._pending.settle(

@@ -29,6 +29,7 @@ from remit.gateway.doorway import (
 from remit.gateway.exchange import GONE, Exchange, answer_failure
 from remit.gateway.forward import Client, HttpUpstream
 from remit.gateway.house import CloseTask, House, Perform
+from remit.gateway.leaks import LeakGuard
 from remit.gateway.messages import INVALID_REQUEST, rpc_error
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 from remit.gateway.refusals import internal, protocol_error
@@ -58,6 +59,7 @@ def mcp_app(
     *,
     perform: Perform = spine.perform,
     close_task: CloseTask = spine.close_task,
+    guard: LeakGuard | None = None,
 ) -> Gateway:
     """Return the gateway as an ASGI app; ``await app.close()`` when done with it.
 
@@ -70,6 +72,7 @@ def mcp_app(
         options: how the gateway meets its clients.
         perform: goes round or stands in for :func:`remit.spine.perform` (metrics, tests).
         close_task: the same for :func:`remit.spine.close_task`.
+        guard: takes credentials out of what goes down; where None, those that were minted alone.
 
     Raises:
         ConfigError: two upstreams have one name.
@@ -80,13 +83,14 @@ def mcp_app(
     for each in upstreams:
         if each.name in made:
             raise ConfigError(f"two upstreams are named `{each.name}`")
-        made[each.name] = StdioUpstream(each) if each.command else HttpUpstream(each, client)
+        made[each.name] = _made(each, client)
     house = House(
         authority=authority,
         upstreams=made,
         options=options,
         perform=perform,
         close_task=close_task,
+        guard=guard or LeakGuard(authority.leases.secrets),
         sessions=Sessions(
             limit=options.max_sessions,
             limit_per_owner=options.max_sessions_per_agent,
@@ -94,6 +98,19 @@ def mcp_app(
         ),
     )
     return Gateway(house, client)
+
+
+def _made(options: UpstreamOptions, client: Client) -> Upstream:
+    if options.sql is not None:
+        try:
+            from remit.gateway.sql.upstream import SqlUpstream  # noqa: PLC0415 - an extra's packages
+        except ImportError as error:
+            raise ConfigError(
+                f"upstream `{options.name}`: `sql` needs a package that is not here "
+                f"(`{error.name}`): install `remit[sql]`"
+            ) from error
+        return SqlUpstream(options)
+    return StdioUpstream(options) if options.command else HttpUpstream(options, client)
 
 
 class Gateway:
@@ -218,7 +235,10 @@ class Gateway:
             if session is not None and (head.method == "DELETE" or answer.status == GONE):
                 house.sessions.close(visit.name, session)
             limit = visit.upstream.options.max_answer_bytes
-            await house.pending.pass_on(answer, reply, visit.name, session or "", limit)
+            clean = house.watching(visit.name)
+            await house.pending.pass_on(
+                answer, reply, visit.name, session or "", limit, clean=clean
+            )
         finally:
             await answer.close()
 

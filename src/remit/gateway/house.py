@@ -8,17 +8,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
+
 from remit.gateway.handles import Handles
+from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.relay import Pending
 from remit.gateway.sessions import Sessions
+from remit.gateway.sse import Clean
 from remit.gateway.upstream import Upstream
 from remit.model.call import Call
+from remit.model.errors import RemitError
 from remit.model.ids import new_id
-from remit.model.outcome import Outcome
+from remit.model.outcome import Leak, Outcome
+from remit.model.record import Context, Json, Step
 from remit.model.subject import Claim
 from remit.model.task import Task, TaskState
 from remit.spine import Act, Authority
+
+log = structlog.get_logger()
 
 
 class Perform(Protocol):
@@ -55,11 +63,39 @@ class House:
     perform: Perform
     close_task: CloseTask
     sessions: Sessions
+    guard: LeakGuard
     pending: Pending = field(default_factory=Pending)
     handles: Handles = field(default_factory=Handles)
+    telling: set[asyncio.Task[None]] = field(default_factory=set)
     schemas: dict[str, Any] = field(default_factory=dict)
     beginning: dict[str, asyncio.Future[Task]] = field(default_factory=dict)
     randomness: Callable[[int], bytes] = secrets.token_bytes
+
+    def watching(self, upstream: str) -> Clean:
+        """Return what takes minted credentials out of what no decision was made about.
+
+        What it finds is recorded, and its lease revoked, beside the stream that goes on.
+        """
+
+        def tell(leaks: tuple[Leak, ...]) -> None:
+            task = asyncio.create_task(self._leaked(upstream, leaks))
+            self.telling.add(task)
+            task.add_done_callback(self.telling.discard)
+
+        return self.guard.exact(tell)
+
+    async def _leaked(self, upstream: str, leaks: tuple[Leak, ...]) -> None:
+        body: dict[str, Json] = {
+            "upstream": upstream,
+            "leaks": [{"rule": k.rule, "count": k.count, "lease": k.lease} for k in leaks],
+        }
+        log.warning("a credential was taken out of a message", upstream=upstream)
+        try:
+            self.authority.evidence.stage(Step(kind="leak.removed", body=body), Context())
+            leases = {leak.lease for leak in leaks if leak.lease is not None}
+            await self.authority.leases.settle_these(leases)
+        except RemitError as error:
+            log.warning("left to the sweep", reason=str(error))
 
     def call_id(self) -> str:
         """Return a fresh id for a call."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,23 @@ class LeakGuard:
         cleaned = msgspec.json.encode(_replaced(message, found, counts))
         return cleaned, _leaks(counts)
 
+    def exact(self, tell: Callable[[tuple[Leak, ...]], None]) -> Callable[[bytes], bytes]:
+        """Return what takes exact values out of messages that no decision was made about.
+
+        ``tell`` is told at once of what was taken out.
+        """
+        only = LeakGuard(self._secrets)
+
+        def clean(data: bytes) -> bytes:
+            if not self._secrets():
+                return data
+            cleaned, found = only.clean(data)
+            if found:
+                tell(found)
+            return cleaned
+
+        return clean
+
     def clean_text(self, text: str) -> tuple[str, tuple[Leak, ...]]:
         """Return a text without the credentials in it, and what was taken out."""
         found = self._found([text])
@@ -78,6 +96,15 @@ class LeakGuard:
             return text, ()
         counts: Counter[tuple[str, str | None]] = Counter()
         return _redacted(text, found, counts), _leaks(counts)
+
+    def stream(self) -> StreamGuard:
+        """Return a guard for an answer that is told in pieces: it looks for exact values alone."""
+        forms = {
+            form.encode(): lease
+            for secret, lease in self._secrets().items()
+            for form in self._forms_of(secret)
+        }
+        return StreamGuard(forms)
 
     def _plain(self, text: str, found: list[_Found]) -> tuple[bytes, tuple[Leak, ...]]:
         counts: Counter[tuple[str, str | None]] = Counter()
@@ -117,12 +144,48 @@ class LeakGuard:
                 quote_plus(secret),
                 base64.b64encode(raw).decode().rstrip("="),
                 base64.urlsafe_b64encode(raw).decode().rstrip("="),
+                json.dumps(secret)[1:-1],
                 raw.hex(),
                 raw.hex().upper(),
             }
             known = tuple(form for form in forms if len(form) >= _LEAST_CHARACTERS)
             self._forms[secret] = known
         return known
+
+
+class StreamGuard:
+    """Takes exact values out of a stream of bytes, also where one is cut in two."""
+
+    def __init__(self, forms: Mapping[bytes, str]) -> None:
+        self._forms = sorted(forms.items(), key=lambda item: -len(item[0]))
+        self._longest = max((len(form) for form in forms), default=1)
+        self._held = b""
+        self._counts: Counter[tuple[str, str | None]] = Counter()
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be told already: all but what may be the beginning of a secret."""
+        text = self._cleaned(self._held + data)
+        keep = min(self._longest - 1, len(text))
+        told, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        return told
+
+    def end(self) -> bytes:
+        """Return the rest."""
+        told, self._held = self._held, b""
+        return told
+
+    @property
+    def leaks(self) -> tuple[Leak, ...]:
+        """What was taken out so far."""
+        return _leaks(self._counts)
+
+    def _cleaned(self, text: bytes) -> bytes:
+        for form, lease in self._forms:
+            times = text.count(form)
+            if times:
+                self._counts[MINTED, lease] += times
+                text = text.replace(form, f"[removed by remit: {MINTED}]".encode())
+        return text
 
 
 @dataclass(frozen=True, slots=True)

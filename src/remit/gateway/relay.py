@@ -15,13 +15,18 @@ import msgspec
 
 from remit.gateway.messages import INTERNAL_ERROR, Peek, RequestId, peek, rpc_error
 from remit.gateway.reply import Headers, Reply
-from remit.gateway.sse import Event, EventReader, event_bytes
+from remit.gateway.sse import Clean, Event, EventReader, event_bytes, told
 from remit.gateway.upstream import Answer, content_type
 from remit.model.errors import InputError, UpstreamError
 
 _TAIL_SECONDS = 0.25
 _SHOWN = 64
 SSE = b"text/event-stream"
+
+
+def as_it_is(data: bytes) -> bytes:
+    """Change nothing: what a message goes through where no credential is alive."""
+    return data
 
 
 @dataclass(slots=True)
@@ -51,7 +56,9 @@ class Held:
         return Held(self.status, self.headers, data, raw, self.stream)
 
 
-async def hold(answer: Answer, reply: Reply, max_bytes: int, seen: Seen) -> Held | None:
+async def hold(
+    answer: Answer, reply: Reply, max_bytes: int, seen: Seen, clean: Clean = as_it_is
+) -> Held | None:
     """Stream what precedes the final response, and return that one untold.
 
     Returns:
@@ -69,13 +76,14 @@ async def hold(answer: Answer, reply: Reply, max_bytes: int, seen: Seen) -> Held
         events = list(reader.feed(chunk))
         for position, event in enumerate(events):
             if _final(event):
-                after = b"".join(later.raw for later in events[position + 1 :]) + reader.rest
+                later = b"".join(told(each, clean) for each in events[position + 1 :])
+                after = later + clean(reader.rest)
                 await _drain(answer)
                 return Held(answer.status, answer.headers, event.data, event.raw + after, True)
             seen.resumable = seen.resumable or bool(event.id)
             if not reply.started:
                 await reply.start(answer.status, answer.headers)
-            await reply.chunk(event.raw)
+            await reply.chunk(told(event, clean))
     if not seen.resumable:
         raise UpstreamError("the upstream ended its answer without a response")
     # What is left is no event: it has no end, and nobody may take it for the response.
@@ -90,19 +98,24 @@ class Seen:
     resumable: bool = False
 
 
-async def pass_on(answer: Answer, reply: Reply, max_bytes: int) -> None:
+async def pass_on(answer: Answer, reply: Reply, max_bytes: int, clean: Clean = as_it_is) -> None:
     """Forward an answer's bytes: a stream as it comes, anything else when it is whole.
 
     Raises:
         UpstreamError: the upstream broke off.
     """
     if content_type(answer.headers) != SSE:
-        await reply.whole(answer.status, answer.headers, await whole(answer, max_bytes))
+        await reply.whole(answer.status, answer.headers, clean(await whole(answer, max_bytes)))
         return
     await reply.start(answer.status, answer.headers)
+    reader = EventReader(max_bytes)
     async for chunk in answer.chunks():
-        await reply.chunk(chunk)
-    await reply.end()
+        if clean is as_it_is:
+            await reply.chunk(chunk)
+            continue
+        for event in reader.feed(chunk):
+            await reply.chunk(told(event, clean))
+    await reply.end(clean(reader.rest))
 
 
 async def _drain(answer: Answer) -> None:
@@ -171,7 +184,14 @@ class Pending:
             waiting.settled.set()
 
     async def pass_on(
-        self, answer: Answer, reply: Reply, upstream: str, session: str, max_bytes: int
+        self,
+        answer: Answer,
+        reply: Reply,
+        upstream: str,
+        session: str,
+        max_bytes: int,
+        *,
+        clean: Clean = as_it_is,
     ) -> None:
         """Forward another answer in a session, holding back the responses that are waited for.
 
@@ -183,14 +203,15 @@ class Pending:
         if content_type(answer.headers) != SSE:
             body = await whole(answer, max_bytes)
             instead = await self._instead(body, upstream, session)
-            await reply.whole(answer.status, answer.headers, body if instead is None else instead)
+            told_whole = clean(body) if instead is None else instead
+            await reply.whole(answer.status, answer.headers, told_whole)
             return
         await reply.start(answer.status, answer.headers)
         reader = EventReader(max_bytes)
         async for chunk in answer.chunks():
             for event in reader.feed(chunk):
                 instead = await self._instead(event.data, upstream, session)
-                await reply.chunk(event.raw if instead is None else event_bytes(instead))
+                await reply.chunk(told(event, clean) if instead is None else event_bytes(instead))
         await reply.end()
 
     async def _instead(self, data: bytes, upstream: str, session: str) -> bytes | None:

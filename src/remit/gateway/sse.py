@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from remit.model.errors import UpstreamError
+
+Clean = Callable[[bytes], bytes]
+"""Takes out of a message what nobody may see; the same object where there is nothing."""
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BLANK_LINE_BYTES = 4
@@ -78,3 +81,12 @@ def _event(raw: bytes) -> Event:
 def event_bytes(data: bytes) -> bytes:
     """Return a JSON text without line breaks as one ``message`` event."""
     return b"event: message\r\ndata: " + data + b"\r\n\r\n"
+
+
+def told(event: Event, clean: Clean) -> bytes:
+    """Return an event as it goes on: its own bytes, unless ``clean`` changes its data."""
+    data = clean(event.data)
+    if data is event.data:
+        return event.raw
+    resumable = b"" if event.id is None else b"id: " + event.id + b"\r\n"
+    return resumable + event_bytes(data)

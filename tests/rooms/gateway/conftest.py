@@ -165,6 +165,20 @@ class FakePolicy:
 
 
 @dataclass
+class FakeLeases:
+    """Knows the secrets that are alive, and which leases it was told to settle."""
+
+    alive: dict[str, str] = field(default_factory=dict)
+    settled: list[str] = field(default_factory=list)
+
+    def secrets(self) -> dict[str, str]:
+        return self.alive
+
+    async def settle_these(self, leases: Any) -> None:
+        self.settled += sorted(leases)
+
+
+@dataclass
 class FakeAuthority:
     """Duck-typed like :class:`remit.spine.Authority`; ``perform`` and ``close_task`` beside it."""
 
@@ -173,6 +187,7 @@ class FakeAuthority:
     catalogue: FakeCatalogue = field(default_factory=FakeCatalogue)
     policy: FakePolicy = field(default_factory=FakePolicy)
     evidence: MemoryRecorder = field(default_factory=MemoryRecorder)
+    leases: FakeLeases = field(default_factory=FakeLeases)
     denied: set[str] = field(default_factory=set)
     outcomes: list[Any] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)

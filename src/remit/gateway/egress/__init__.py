@@ -1,0 +1,1 @@
+"""HTTP egress: plain HTTP APIs behind the same decision, credential and evidence as MCP tools."""

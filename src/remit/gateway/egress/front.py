@@ -1,0 +1,260 @@
+"""The way out for plain HTTP APIs, as ASGI: ``/egress/{service}/…``.
+
+A client calls it as it would call the API, with its own identity and task token instead of the
+API's key. The request becomes one call, decided as any other; the credential is put in here. An
+address in the request, its Host above all, decides nothing: where a service is stands in the
+configuration. Refusals are problem details (RFC 9457) that say what would help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from remit.gateway.doorway import certificate_of, claim_of, identify, require_place
+from remit.gateway.egress.addresses import PublicOnly
+from remit.gateway.egress.flight import Flight
+from remit.gateway.egress.operations import Matched, Request
+from remit.gateway.egress.service import Service
+from remit.gateway.governed import digest_of
+from remit.gateway.house import Perform
+from remit.gateway.leaks import LeakGuard
+from remit.gateway.options import GatewayOptions
+from remit.gateway.refusals import about, explain
+from remit.gateway.reply import Receive, Reply, Scope, Send
+from remit.gateway.wire import Head, ProtocolError, headers_up
+from remit.identity.dpop import challenge
+from remit.model.call import CALL_TOOL, Call
+from remit.model.errors import (
+    InputError,
+    NotFoundError,
+    RemitError,
+    UnidentifiedError,
+    UpstreamError,
+)
+from remit.model.outcome import Ending
+from remit.policy.catalogue import Definition
+from remit.spine import Authority
+
+log = structlog.get_logger()
+
+PREFIX = "/egress/"
+_PROBLEM = [(b"content-type", b"application/problem+json")]
+_POOL = 256
+_AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+@dataclass(slots=True, kw_only=True)
+class Egress:
+    """The ASGI app. It owns two pools: one that reaches public addresses alone."""
+
+    authority: Authority
+    services: Mapping[str, Service]
+    options: GatewayOptions
+    perform: Perform
+    call_id: Callable[[], str]
+    guard: LeakGuard
+    _public: aiohttp.ClientSession | None = None
+    _private: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the pools."""
+        for session in (self._public, self._private):
+            if session is not None:
+                await session.close()
+
+    async def catalogue(self) -> None:
+        """Have the catalogue know every operation: the configuration is the operator's own word.
+
+        Raises:
+            InputError: there are more than the catalogue takes.
+            EvidenceError: it could not be recorded.
+        """
+        catalogue = self.authority.catalogue
+        for service in self.services.values():
+            found = catalogue.observe(service.name, "tool", definitions(service))
+            for tool in found:
+                if tool.definition_digest != tool.seen_digest:
+                    await catalogue.accept(tool.target, "configuration")
+        await self.authority.evidence.barrier()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        reply = Reply(send)
+        head = Head(
+            scope["method"],
+            scope["path"],
+            tuple((name.lower(), value.strip(b" \t")) for name, value in scope["headers"]),
+        )
+        try:
+            require_place(head, self.options)
+            head.require_once()
+            await self._serve(head, scope, receive, reply)
+        except RemitError as error:
+            await _refuse(error, reply, presented=head.one(b"authorization") is not None)
+        except Exception:
+            log.exception("the egress gateway broke while it served a request")
+            if reply.started:
+                raise
+            await reply.whole(500, _PROBLEM, _problem(500, "internal", "remit failed inside", {}))
+
+    async def _serve(self, head: Head, scope: Scope, receive: Receive, reply: Reply) -> None:
+        claim = claim_of(head, certificate_of(scope), self.options)
+        claim, subject = await identify(claim, self.authority)
+        name, path = _split(scope)
+        service = self.services.get(name)
+        if service is None:
+            raise NotFoundError("there is no such service")
+        body = await _body(head, receive, self.options.max_body_bytes)
+        request = Request(
+            method=head.method,
+            path=path,
+            query=scope.get("query_string", b""),
+            body=body,
+            json=_is_json(head),
+        )
+        matched = service.operations.match(request, max_depth=self.options.max_depth)
+        call = call_of(service, matched, self.call_id())
+        if claim.task_token is None and subject.agent.gateway_templates:
+            current = self.authority.tasks.current(str(subject.workload))
+            claim = replace(claim, task_token=current)
+        flight = Flight(
+            service, request, headers_up(head), self._session(service), reply, self.guard
+        )
+        performing = asyncio.ensure_future(self.perform(claim, call, flight.act, self.authority))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait({performing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not performing.done():
+                performing.cancel()
+            outcome = await performing
+        finally:
+            leaving.cancel()
+        if outcome.ending is Ending.UNKNOWN and not flight.answered:
+            raise UpstreamError(f"{outcome.detail}; whether the call was carried out is not known")
+        await flight.land()
+
+    def _session(self, service: Service) -> aiohttp.ClientSession:
+        if service.private:
+            if self._private is None:
+                self._private = _pool(None)
+            return self._private
+        if self._public is None:
+            self._public = _pool(PublicOnly())
+        return self._public
+
+
+def call_of(service: Service, matched: Matched, call_id: str) -> Call:
+    """Return the call that a matched request asks for."""
+    target = f"{service.name}/{matched.operation.name}"
+    return Call(
+        id=call_id,
+        action=CALL_TOOL,
+        upstream=service.name,
+        name=matched.operation.name,
+        arguments=matched.arguments,
+        digest=digest_of(CALL_TOOL, target, matched.arguments),
+    )
+
+
+def definitions(service: Service) -> Sequence[Definition]:
+    """Return what the catalogue keeps of each operation."""
+    return [
+        Definition(
+            name=operation.name,
+            json_bytes=msgspec.json.encode(
+                {
+                    "name": operation.name,
+                    "description": operation.description,
+                    "http": {
+                        "method": operation.method,
+                        "url": service.base + operation.path,
+                        "query": sorted(operation.query),
+                        "body": operation.body,
+                    },
+                    "annotations": {
+                        "readOnlyHint": operation.method in {"GET", "HEAD"},
+                        "destructiveHint": operation.method == "DELETE",
+                    },
+                }
+            ),
+        )
+        for operation in service.operations.all
+    ]
+
+
+def _pool(resolver: PublicOnly | None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=_POOL,
+            resolver=resolver,
+            # A name is resolved, and looked at, for every connection.
+            use_dns_cache=resolver is None,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_AUTOMATIC,
+        trust_env=False,
+    )
+
+
+def _split(scope: Scope) -> tuple[str, bytes]:
+    """Return the service's name and the path behind it, as it stands in the request's line."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    rest = raw.partition(b"?")[0].removeprefix(PREFIX.encode())
+    name, slash, path = rest.partition(b"/")
+    return name.decode("latin-1"), slash + path if slash else b"/"
+
+
+def _is_json(head: Head) -> bool:
+    media, *parameters = (head.one(b"content-type") or "").lower().split(";")
+    charsets = [each.partition("=")[2].strip(' "') for each in parameters if "charset" in each]
+    coded = (head.one(b"content-encoding") or "identity").lower() != "identity"
+    plain = media.strip() == "application/json" or media.strip().endswith("+json")
+    return plain and not coded and all(each in {"utf-8", "utf8"} for each in charsets)
+
+
+async def _body(head: Head, receive: Receive, limit: int) -> bytes:
+    length = head.one(b"content-length")
+    body, more = bytearray(), True
+    while more:
+        if len(body) > limit or (length and length.isdecimal() and int(length) > limit):
+            raise ProtocolError(f"the body is larger than {limit} bytes", http_status=413)
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ProtocolError("the client left before it had sent its request")
+        body += event.get("body", b"")
+        more = event.get("more_body", False)
+    if len(body) > limit:
+        raise ProtocolError(f"the body is larger than {limit} bytes", http_status=413)
+    return bytes(body)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _refuse(error: RemitError, reply: Reply, *, presented: bool) -> None:
+    """Answer with a problem (RFC 9457), unless an answer is on its way: then cut it off."""
+    if reply.started:
+        raise error
+    status = error.http_status if isinstance(error, ProtocolError) else error.status
+    headers = list(_PROBLEM)
+    if isinstance(error, UnidentifiedError):
+        told = challenge(error, "", invalid=presented)
+        headers.append((b"www-authenticate", told.encode("latin-1", "replace")))
+    plain = isinstance(error, InputError | NotFoundError)
+    detail = str(error) if plain else explain(error)
+    await reply.whole(status, headers, _problem(status, error.code, detail, about(error)))
+
+
+def _problem(status: int, code: str, detail: str, more: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(
+        {"type": "about:blank", "title": code, "status": status, "detail": detail, "remit": more}
+    )
