@@ -106,11 +106,23 @@ class CredentialSection(_Section, frozen=True, kw_only=True, forbid_unknown_fiel
     meta: dict[str, str] = {}
 
 
+class SqlSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A database that the gateway itself serves: its tables, each with its columns."""
+
+    tables: dict[str, tuple[str, ...]]
+    default_schema: str = "public"
+    max_rows: int = 1_000
+    max_bytes: int = 1_048_576
+    statement_seconds: float = 30.0
+    connect_seconds: float = 5.0
+
+
 class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One MCP server behind the gateway."""
 
     command: tuple[str, ...] = ()
     url: str | None = None
+    sql: SqlSection | None = None
     environment: Literal["dev", "staging", "prod"] = "dev"
     env: dict[str, str] = {}
     cwd: str | None = None
@@ -269,8 +281,14 @@ def _check_upstreams(config: Config, name: str) -> None:
     for upstream, section in config.upstreams.items():
         if not _NAME.match(upstream):
             raise ConfigError(f"`{name}`: upstream `{upstream}`: a name is a-z 0-9 _ -, at most 63")
-        if bool(section.command) == bool(section.url):
-            raise ConfigError(f"`{name}`: upstream `{upstream}` takes either `command` or `url`")
+        if bool(section.command) + bool(section.url) + (section.sql is not None) != 1:
+            raise ConfigError(
+                f"`{name}`: upstream `{upstream}` takes either `command` or `url`, or `sql`"
+            )
+        if section.sql is not None and section.credential is None:
+            raise ConfigError(
+                f"`{name}`: upstream `{upstream}`: `sql` wants a `credential` to run statements with"
+            )
         if section.url is not None and not _URL.match(section.url):
             raise ConfigError(f"`{name}`: upstream `{upstream}`: `url` is http://… or https://…")
         _check_above_zero(
@@ -309,16 +327,24 @@ def _check_credentials(config: Config, name: str) -> None:
                 f"`{name}`: {where}: there is no broker `{wanted.broker}` ({known}): "
                 f"add `[broker.{wanted.broker}]`"
             )
-        if not (wanted.header or wanted.env or wanted.meta):
-            raise ConfigError(
-                f"`{name}`: {where}: nothing says where the credential goes: "
-                "give `header`, `env` or `meta`"
-            )
-        if wanted.env and section.url is not None:
-            raise ConfigError(f"`{name}`: {where}: `env` belongs to an upstream with a `command`")
-        if wanted.header and section.url is None:
-            raise ConfigError(f"`{name}`: {where}: `header` belongs to an upstream with a `url`")
+        _check_placing(section, wanted, f"`{name}`: {where}")
         _check_above_zero({"seconds": wanted.seconds}, where, name)
+
+
+def _check_placing(section: UpstreamSection, wanted: CredentialSection, where: str) -> None:
+    placed = bool(wanted.header or wanted.env or wanted.meta)
+    if section.sql is not None and placed:
+        raise ConfigError(
+            f"{where}: `sql` uses the credential itself: leave `header`, `env` and `meta` out"
+        )
+    if section.sql is None and not placed:
+        raise ConfigError(
+            f"{where}: nothing says where the credential goes: give `header`, `env` or `meta`"
+        )
+    if wanted.env and section.url is not None:
+        raise ConfigError(f"{where}: `env` belongs to an upstream with a `command`")
+    if wanted.header and section.url is None:
+        raise ConfigError(f"{where}: `header` belongs to an upstream with a `url`")
 
 
 def _check_above_zero(numbers: Mapping[str, float], where: str, name: str) -> None:

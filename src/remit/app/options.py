@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from remit.app.brokers import injection
-from remit.app.config import Loaded, ToolSection
+from remit.app.config import Loaded, SqlSection, ToolSection
 from remit.gateway.options import GatewayOptions, UpstreamOptions
+from remit.gateway.sql.options import SqlOptions
 from remit.identity.oidc import Issuer, Rule
 from remit.model.label import Confidentiality
 from remit.model.subject import Environment
@@ -33,6 +34,7 @@ def upstreams(loaded: Loaded) -> list[UpstreamOptions]:
             name=name,
             url=section.url,
             command=section.command,
+            sql=_sql(section.sql),
             env=section.env,
             cwd=loaded.path(section.cwd) if section.cwd else None,
             environment=Environment(section.environment),
@@ -42,6 +44,19 @@ def upstreams(loaded: Loaded) -> list[UpstreamOptions]:
         )
         for name, section in loaded.config.upstreams.items()
     ]
+
+
+def _sql(section: SqlSection | None) -> SqlOptions | None:
+    if section is None:
+        return None
+    return SqlOptions(
+        tables=section.tables,
+        default_schema=section.default_schema,
+        max_rows=section.max_rows,
+        max_bytes=section.max_bytes,
+        statement_seconds=section.statement_seconds,
+        connect_seconds=section.connect_seconds,
+    )
 
 
 def catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from remit.gateway.injection import Injection
+from remit.gateway.sql.options import SqlOptions
 from remit.model.errors import ConfigError
 from remit.model.subject import Environment
 
@@ -22,6 +23,7 @@ MEBIBYTE = 1024 * 1024
 class UpstreamOptions:
     """One MCP server behind the gateway: a ``url`` (streamable HTTP) or a ``command`` (stdio).
 
+    Or a database (``sql``), for which the gateway itself is the server.
     ``env`` is all that a command's process gets beside PATH, HOME and the locale. ``trusted`` says
     that the upstream's hints and results may be believed. ``inject`` says where a minted credential
     goes. ``answer_seconds`` bounds the silence
@@ -35,6 +37,7 @@ class UpstreamOptions:
     name: str
     url: str | None = None
     command: tuple[str, ...] = ()
+    sql: SqlOptions | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: Path | None = None
     environment: Environment = Environment.DEV
@@ -55,8 +58,8 @@ class UpstreamOptions:
         where = f"upstream `{self.name}`"
         if not _NAME.match(self.name):
             raise ConfigError(f"{where}: a name is a-z 0-9 _ -, at most 63 characters")
-        if bool(self.url) == bool(self.command):
-            raise ConfigError(f"{where} wants either `url` or `command`, and not both")
+        if bool(self.url) + bool(self.command) + (self.sql is not None) != 1:
+            raise ConfigError(f"{where} wants one of `url`, `command` and `sql`")
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from remit.gateway.options import UpstreamOptions
 from remit.gateway.wire import Message
+from remit.model.call import Call
+from remit.model.lease import Credential
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,7 @@ class Outgoing:
 
     ``owner`` is the workload it is made for: an upstream process is never shared between two.
     ``quiet`` says that the answer is a stream which may stay silent as long as it likes.
+    ``credential`` is for an upstream that is no server, to which nothing can be injected.
     """
 
     method: str
@@ -24,6 +27,7 @@ class Outgoing:
     session: str | None = None
     owner: str = ""
     quiet: bool = False
+    credential: Credential | None = field(default=None, repr=False)
 
 
 class Answer(Protocol):
@@ -65,6 +69,19 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Stop whatever runs for this upstream."""
+        ...
+
+
+@runtime_checkable
+class Understanding(Protocol):
+    """An upstream that can tell what a call is about before it is decided."""
+
+    async def understand(self, call: Call) -> Call:
+        """Return the call with what it is about among its arguments; the bytes stay as they are.
+
+        Raises:
+            InputError: it cannot be told, so the call is refused.
+        """
         ...
 
 

@@ -1,0 +1,156 @@
+"""A whole Remit in front of a real PostgreSQL: one statement a call, under a role of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import House, effect, house, words
+from mcp_types import CallToolResult
+from postgres import postgres_server
+from postgres_crm import ADMIN, ADMIN_PASSWORD, Seat, lay
+
+pytestmark = pytest.mark.real
+
+UPSTREAM = """\
+[upstream.crm]
+environment = "dev"
+[upstream.crm.sql]
+default_schema = "crm"
+max_rows = 3
+[upstream.crm.sql.tables]
+"crm.customer" = ["id", "name", "card"]
+"crm.invoice" = ["id", "customer", "cents"]
+[upstream.crm.credential]
+broker = "crm-db"
+scope = "{scope}"
+[upstream.crm.credential.grant]
+read_only = false
+tables = [
+  {{ schema = "crm", table = "customer", privileges = ["select"] }},
+  {{ schema = "crm", table = "invoice", privileges = ["select", "insert", "update"] }},
+]
+sequences = [{{ schema = "crm", sequence = "invoice_id_seq" }}]
+[broker.crm-db]
+kind = "postgres"
+host = "127.0.0.1"
+port = {port}
+database = "crm"
+user = "{user}"
+password_file = "admin-password"
+"""
+TEMPLATE = """\
+purpose = "Answer questions about customers"
+[[capability]]
+tool = "crm/query"
+args = { sql = { type = "string" }, parameters = { type = "array" }, statement = { const = "select" }, tables = { items = { enum = ["crm.customer", "crm.invoice"] } }, reads = { items = { not = { const = "crm.customer.card" } } }, writes = { maxItems = 0 } }
+[[capability]]
+tool = "crm/execute"
+args = { sql = { type = "string" }, parameters = { type = "array" }, statement = { enum = ["insert", "update"] }, tables = { items = { const = "crm.invoice" } }, reads = true, writes = { items = { pattern = "^crm[.]invoice[.]" } } }
+"""
+
+
+@dataclass
+class Desk:
+    """The running Remit, the database's superuser, and one open task."""
+
+    house: House
+    seat: Seat
+    task: dict[str, Any]
+
+    async def call(self, tool: str, sql: str, *parameters: Any, **more: Any) -> CallToolResult:
+        arguments = {"sql": sql, **({"parameters": list(parameters)} if parameters else {}), **more}
+        async with self.house.client("crm", "clerk", self.task["task_token"]) as client:
+            result = await client.call_tool(tool, arguments)
+        assert isinstance(result, CallToolResult)
+        return result
+
+    def kinds(self) -> list[str]:
+        return [record["kind"] for record in self.house.records(self.task["id"])]
+
+
+@pytest.fixture(params=["call", "task"])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "clerk.toml").write_text(TEMPLATE)
+    (tmp_path / "admin-password").write_text(ADMIN_PASSWORD)
+    (tmp_path / "admin-password").chmod(0o600)
+    with postgres_server() as server:
+        lay(server)
+        upstream = UPSTREAM.format(port=server.port, user=ADMIN, scope=request.param)
+        with house(tmp_path, upstream, tmp_path / "templates") as running:
+            running.register("clerk", "clerk")
+            running.control.post("catalog", "scan", body={"upstream": "crm"})
+            task = running.open("clerk", "clerk")
+            yield Desk(running, Seat(server), task)
+
+
+async def test_statements_are_read_decided_run_and_told_by_their_lineage(desk: Desk):
+    asked = await desk.call("query", "select name from customer where id = $1", 1)
+    assert not asked.is_error, words(asked)
+    assert json.loads(words(asked)) == {
+        "columns": ["name"],
+        "rows": [["Ada"]],
+        "row_count": 1,
+        "truncated": False,
+    }
+
+    # A column that the mandate leaves out, however it is reached: denied, and nothing runs.
+    for statement in (
+        "select * from customer",
+        "select name from customer where card like '4%'",
+        "select (select max(card) from customer)",
+        "with x as (select card as name from customer) select name from x",
+    ):
+        denied = await desk.call("query", statement)
+        assert effect(denied) == "deny", (statement, words(denied))
+        assert "4111" not in words(denied)
+
+    # What cannot be read is refused with words that help, and leaves its record.
+    for statement in ("select pg_read_file('/etc/passwd')", "select 1; drop table crm.customer",
+                      "copy customer to program 'id'", "select c from customer c"):  # fmt: skip
+        refused = await desk.call("query", statement)
+        assert refused.is_error, statement
+
+    # The lineage is ours to tell.
+    lied = await desk.call("query", "select card from customer", tables=[], reads=[])
+    assert lied.is_error
+
+    made = await desk.call(
+        "execute", "insert into invoice (customer, cents) values ($1, $2) returning id", 1, 250
+    )
+    assert not made.is_error, words(made)
+    assert desk.seat.ask("SELECT customer, cents FROM crm.invoice") == [(1, 250)]
+    denied = await desk.call("execute", "update customer set name = 'x'")
+    assert effect(denied) == "deny"
+    wrong_tool = await desk.call("query", "insert into invoice (cents) values (1)")
+    assert wrong_tool.is_error
+    assert "execute" in words(wrong_tool)
+
+    # The database has the last word, and its refusal changes nothing.
+    failed = await desk.call("execute", "insert into invoice (customer, cents) values ($1, 1)", "x")
+    assert failed.is_error
+    assert "22P02" in words(failed)
+    assert desk.seat.ask("SELECT count(*) FROM crm.invoice") == [(1,)]
+
+    desk.seat.ask("INSERT INTO crm.invoice (cents) SELECT generate_series(1, 9)")
+    many = json.loads(words(await desk.call("query", "select cents from invoice")))
+    assert (many["row_count"], many["truncated"]) == (3, True)
+
+    desk.house.control.post("tasks", desk.task["id"], "complete", body={})
+    assert desk.seat.roles(_installation(desk)) == set()
+    records = desk.house.records(desk.task["id"])
+    handles = {r["body"]["handle"] for r in records if r["kind"] == "lease.settled"}
+    assert handles
+    assert all(r["body"]["confirmed"] for r in records if r["kind"] == "lease.settled")
+
+
+def _installation(desk: Desk) -> str:
+    """Return the prefix of the handles, from the first lease of the chain."""
+    records = desk.house.records(desk.task["id"])
+    handle: str = next(r["body"]["handle"] for r in records if r["kind"] == "lease.reserved")
+    return handle.rpartition("-")[0]
