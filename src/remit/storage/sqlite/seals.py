@@ -31,6 +31,8 @@ from remit.storage.sqlite import leaves
 from remit.storage.sqlite.metadata import METADATA
 
 KEY_BYTES = 32
+MAX_KNOWN_ROWS = 20_000
+"""Rows whose digest is remembered, so as not to read them again before they are replaced."""
 _TAG_BYTES = 16
 _MODULUS = 2**256
 _BOUND = [b"remit state seal v1"]
@@ -112,6 +114,7 @@ class Seals:
         self._statements: dict[str, _Statements] = {}
         self._sums: Sums | None = None
         self._moved: dict[str, tuple[int, int]] = {}
+        self._digests: dict[tuple[str, object], int] = {}
 
     def begin(self, driver: sqlite3.Connection) -> None:
         """Start a group: what the group before moved is in the file, or was lost with it."""
@@ -130,14 +133,22 @@ class Seals:
         said = self._of(row.table)
         values = [row.values[name] for name in said.columns]
         count, total = self._moved.get(said.name) or self._sum(said.name)
-        old = driver.execute(said.one, (values[0],)).fetchone()
-        if old is None:
-            count += 1
-        else:
-            total -= self._digest(said.name, old)
+        old = self._digest_of(driver, said, values[0])
         tagged = [*values, records, self._tag(said.name, [*values, records])]
         driver.execute(said.put, tagged)
-        self._moved[said.name] = (count, (total + self._digest(said.name, tagged)) % _MODULUS)
+        new = self._digest(said.name, tagged)
+        if len(self._digests) > MAX_KNOWN_ROWS:
+            self._digests.clear()
+        self._digests[said.name, values[0]] = new
+        self._moved[said.name] = (count + (old is None), (total - (old or 0) + new) % _MODULUS)
+
+    def _digest_of(self, driver: sqlite3.Connection, said: _Statements, key: object) -> int | None:
+        """Return the digest of the row that stands under a key now, or None where there is none."""
+        known = self._digests.get((said.name, key))
+        if known is not None:
+            return known
+        row = driver.execute(said.one, (key,)).fetchone()
+        return None if row is None else self._digest(said.name, row)
 
     def close(self, driver: sqlite3.Connection, records: int) -> None:
         """Write the seal over what the group moved, inside its transaction."""
@@ -151,6 +162,7 @@ class Seals:
         """Take nothing for granted: a group was lost, or kept though its commit failed."""
         self._sums = None
         self._moved = {}
+        self._digests.clear()
 
     def read(self, driver: sqlite3.Connection) -> Sums | None:
         """Return what the seal in the file says, or None where there is none.
@@ -225,7 +237,10 @@ class Seals:
         self._sums = sums
 
     def _of(self, table: Table) -> _Statements:
-        return self._statements.setdefault(table.name, _Statements(table))
+        said = self._statements.get(table.name)
+        if said is None:
+            said = self._statements[table.name] = _Statements(table)
+        return said
 
     def _tag(self, name: str, values: Sequence[object]) -> bytes:
         return _mac(self._tag_key, name, values, _TAG_BYTES)
