@@ -1,0 +1,325 @@
+"""The AWS broker's configuration and grants, what an argument cannot widen, and bad answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from remit.credentials.brokers.aws import AwsBroker
+from remit.credentials.brokers.aws_options import Grants
+from remit.credentials.port import Surroundings
+from remit.model.errors import BrokerError, ConfigError, NotMintedError
+from remit.testing.broker_suite import Lab
+
+OPTIONS: dict[str, Any] = {
+    "role": "arn:aws:iam::123456789012:role/agents/reports",
+    "region": "eu-central-1",
+}
+KEYS = {"login": "keys", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "env:AWS_S"}
+READ = {"Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::reports/*"]}
+
+
+class Signer:
+    issuer = "https://remit.example"
+
+    def sign_jwt(self, claims: Any, *, typ: str = "JWT") -> str:
+        return "e.y.J"
+
+
+def surroundings(folder: Path, http: Any = None) -> Surroundings:
+    return Surroundings(
+        http=http,
+        clock=lambda: datetime.now(UTC),
+        signer=Signer(),
+        installation="remit-0a1b2c3d",
+        state=folder,
+        path=lambda text: folder / text,
+    )
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_S", "s" * 40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"role": "arn:aws:iam::123456789012:user/x"}, "role"),
+        ({"role": "reports"}, "role"),
+        ({"role": "arn:aws:iam::123456789012:role/x\n"}, "role"),
+        ({"role": "arn:aws:iam::123456789012:role/ä"}, "role"),
+        ({"region": "eu"}, "region"),
+        ({"region": "eu-central-1.evil.example/"}, "region"),
+        ({"sts_url": "http://sts.example"}, "sts_url"),
+        ({"iam_url": "https://u:p@iam.example"}, "iam_url"),
+        ({"iam_url": "https://iam.example/path"}, "iam_url"),
+        ({"login": "keys"}, "access_key_id"),
+        ({**KEYS, "secret_access_key": "wJalrXUtnFEMI"}, "secret_access_key"),
+        ({**KEYS, "secret_access_key": None}, "secret_access_key"),
+        ({**KEYS, "access_key_id": "AKIA\r\nX: y"}, "access_key_id"),
+        ({**KEYS, "revoker_role": OPTIONS["role"]}, "revoker_role"),
+        ({"access_key_id": "AKIAIOSFODNN7EXAMPLE"}, "access_key_id"),
+        ({"external_id": "x"}, "external_id"),
+        ({"revoke": "session"}, "revoker_role"),
+        ({"revoke": "deny_older"}, "deny_older"),
+        ({"audience": ""}, "audience"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds"),
+        ({"session_token": "x"}, "session_token"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_and_name_the_table_and_the_key(
+    tmp_path: Path, changes: dict[str, Any], said: str
+):
+    given = {key: value for key, value in {**OPTIONS, **changes}.items() if value is not None}
+    with pytest.raises(ConfigError) as raised:
+        AwsBroker("aws", given, surroundings(tmp_path))
+    assert "[broker.aws]" in str(raised.value)
+    assert said in str(raised.value)
+    assert "wJalrXUtnFEMI" not in str(raised.value)
+
+
+def statement(**changes: Any) -> dict[str, Any]:
+    return {"policy": [{**READ, **changes}]}
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        {},
+        {"policy": []},
+        {"whole_role": True, "policy": [READ]},
+        {"whole_role": False},
+        statement(Action=[]),
+        statement(Action=["GetObject"]),
+        statement(Action=["s3:Get Object"]),
+        statement(Action="s3:GetObject"),
+        statement(Action=["s3:{args.action}"]),
+        statement(Resource=[]),
+        statement(Resource=["reports"]),
+        statement(Resource=["{args.arn}"]),
+        statement(Effect="{args.effect}"),
+        statement(Effect="Maybe"),
+        statement(Principal="*"),
+        statement(NotAction=["s3:*"]),
+        statement(Condition={"{args.x}": {"a": "b"}}),
+        statement(Resource=["arn:aws:s3:::" + "x" * 2100]),
+        statement(Resource=["arn:aws:s3:::" + "é" * 500]),
+        {"policy_arns": ["arn:aws:iam::aws:policy/{args.p}"]},
+        {"policy_arns": ["ReadOnlyAccess"]},
+        {"policy_arns": ["arn:aws:iam::aws:policy/ReadOnlyAccess"] * 11},
+        {"policy": [READ], "tags": {"aws:x": "y"}},
+        {"policy": [READ], "tags": {"": "y"}},
+        {"policy": [READ], "tags": {"k" * 129: "y"}},
+        {"policy": [READ], "tags": {"k": "y" * 257}},
+        {"policy": [READ], "tags": {"k": "a\nb"}},
+        {"policy": [READ], "tags": {"k": "*"}},
+        {"policy": [READ], "tags": {"Team": "a", "team": "b"}},
+        {"policy": [READ], "tags": {f"k{n}": "v" for n in range(51)}},
+        {"policy": [READ], "tags": {"{args.k}": "v"}},
+        {"policy": [READ], "duration": 43200},
+    ],
+    ids=lambda grant: repr(grant)[:80],
+)
+def test_grants_that_make_no_sense_are_refused_when_they_are_read(grant: dict[str, Any]):
+    with pytest.raises(ConfigError):
+        Grants().check(grant)
+
+
+TEMPLATE = statement(
+    Resource=["arn:aws:s3:::reports/{args.team}/*", "arn:aws:s3:::{args.bucket}"],
+    Condition={"StringEquals": {"aws:RequestedRegion": "{args.region}"}},
+)
+
+
+def filled(team: Any = "sales", bucket: Any = "x", region: Any = "eu-central-1") -> Any:
+    return statement(
+        Resource=[
+            f"arn:aws:s3:::reports/{team}/*" if isinstance(team, str) else team,
+            f"arn:aws:s3:::{bucket}" if isinstance(bucket, str) else bucket,
+        ],
+        Condition={"StringEquals": {"aws:RequestedRegion": region}},
+    )
+
+
+def test_an_argument_may_name_what_the_template_leaves_open():
+    grants = Grants()
+    grants.check(TEMPLATE)
+    text = grants.filled(filled()).policy_text() or ""
+    assert '"arn:aws:s3:::reports/sales/*"' in text
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"team": "*"},
+        {"team": "sal?s"},
+        {"team": ""},
+        {"team": "${aws:username}"},
+        {"team": "a\nb"},
+        {"team": 'a"],"Effect":"Allow'},
+        {"team": "sales/é"},
+        {"team": ["*"]},
+        {"bucket": "*"},
+        {"bucket": 'a","b'},
+        {"bucket": ["arn:aws:s3:::a", "arn:aws:s3:::b"]},
+        {"bucket": 7},
+        {"region": "*"},
+        {"region": ["eu-central-1", "us-east-1"]},
+        {"region": ""},
+    ],
+    ids=repr,
+)
+def test_an_argument_never_widens_a_session_policy(hostile: dict[str, Any]):
+    grants = Grants()
+    grants.check(TEMPLATE)
+    with pytest.raises(ConfigError):
+        grants.filled(filled(**hostile))
+
+
+def test_a_statement_that_no_template_has_is_refused():
+    grants = Grants()
+    grants.check(TEMPLATE)
+    grown = filled()
+    grown["policy"].append(READ)
+    with pytest.raises(ConfigError):
+        grants.filled(grown)
+
+
+# --- a server that answers as a test says ---
+
+
+@dataclass
+class Script:
+    url: str = ""
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: asyncio.Event | None = None
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+async def script() -> AsyncIterator[Script]:
+    made = Script()
+
+    async def answer(request: web.Request) -> web.Response:
+        made.asked.append(await request.text())
+        if made.hang is not None:
+            await made.hang.wait()
+        return web.Response(status=made.status, body=made.body, headers=made.headers)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    if made.hang is not None:
+        made.hang.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., AwsBroker]]:
+    async with aiohttp.ClientSession(trust_env=False) as http:
+
+        def one(**options: Any) -> AwsBroker:
+            given = {**OPTIONS, "sts_url": script.url, "iam_url": script.url, **options}
+            return AwsBroker("aws", given, surroundings(tmp_path, http))
+
+        yield one
+
+
+class Target:
+    installation = "remit-0a1b2c3d"
+    names_are_ours = True
+
+    def __init__(self, broker: AwsBroker) -> None:
+        self.broker, self.grant = broker, {"policy": [READ]}
+
+
+def order(broker: AwsBroker) -> Any:
+    return Lab(Target(broker)).order()  # type: ignore[arg-type]
+
+
+GOOD = b"""<R xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Credentials>
+<AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>k</SecretAccessKey>
+<SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></R>"""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "certain"),
+    [
+        (403, b"<E><Error><Code>AccessDenied</Code><Message>k3y</Message></Error></E>", True),
+        (400, b"<E><Error><Code>PackedPolicyTooLarge</Code></Error></E>", True),
+        (400, b"<E><Error><Code>k3y is &lt;secret&gt;</Code></Error></E>", True),
+        (500, b"<E><Error><Code>InternalFailure</Code></Error></E>", False),
+        (503, b"", False),
+        (200, b"", False),
+        (200, b"<html>k3y", False),
+        (200, b"<R/>", False),
+        (200, GOOD % b"tomorrow", False),
+        (200, GOOD % b"2026-01-01T00:00:00", False),
+        (302, b"<R/>", False),
+        (200, b'<!DOCTYPE a [<!ENTITY b "k3y">]><R><AccessKeyId>&c;</AccessKeyId></R>', False),
+    ],
+)
+async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_is_told(
+    make: Callable[..., AwsBroker], script: Script, status: int, body: bytes, certain: bool
+):
+    script.status, script.body = status, body
+    script.headers = {"Location": "https://evil.example/"} if status == 302 else {}
+    broker = make()
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(order(broker))
+    assert isinstance(raised.value, NotMintedError) is certain
+    assert "k3y" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(script.asked) == 1
+
+
+async def test_a_server_that_hangs_may_have_minted(make: Callable[..., AwsBroker], script: Script):
+    script.hang = asyncio.Event()
+    broker = make(timeout_seconds=0.2)
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(order(broker))
+    assert not isinstance(raised.value, NotMintedError)
+
+
+async def test_a_server_that_nobody_reaches_minted_nothing(make: Callable[..., AwsBroker]):
+    broker = make(sts_url="http://127.0.0.1:1")
+    with pytest.raises(NotMintedError, match="not reached"):
+        await broker.issue(order(broker))
+
+
+async def test_an_argument_that_widens_asks_nothing_of_aws(
+    make: Callable[..., AwsBroker], script: Script
+):
+    broker = make()
+    broker.check(TEMPLATE)
+    lab = Lab(Target(broker))  # type: ignore[arg-type]
+    with pytest.raises(NotMintedError, match="widen"):
+        await broker.issue(lab.order(grant=filled(team="*")))
+    assert not script.asked
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660])
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int):
+    (tmp_path / "key").write_text("s" * 40)
+    (tmp_path / "key").chmod(mode)
+    given = {**OPTIONS, **KEYS, "secret_access_key_file": "key"}
+    del given["secret_access_key"]
+    with pytest.raises(ConfigError, match="chmod 600"):
+        AwsBroker("aws", given, surroundings(tmp_path))
