@@ -86,6 +86,24 @@ trust_domain = "remit.local"
 # Example: what mints it.
 # [broker.crm-tokens]
 # kind = "jwt"                   # further keys are the broker's own: docs/brokers/
+#
+# Example: a PostgreSQL database that the gateway serves itself, as the tools `query` and `execute`,
+# one statement a call, under a role of its own (docs/sql.md). It wants a `credential` of a broker of
+# kind "postgres", without `header`, `env` or `meta`.
+# [upstream.books.sql]
+# default_schema = "public"      # where a table is looked for that is named without its schema
+# max_rows = 1000                # more are cut off a query, and refused to a change
+# max_bytes = 1048576            # a larger answer is refused
+# statement_seconds = 30         # a statement that takes longer is ended
+# connect_seconds = 5            # how long the database may take to answer at all
+#
+# Example: every table that a statement may name, each with its columns in order: `*` becomes these.
+# [upstream.books.sql.tables]
+# "public.ledger" = ["id", "account", "amount"]
+#
+# Example: what its roles come from, as above.
+# [upstream.books.credential]
+# broker = "crm-tokens"          # one of kind "postgres"
 
 # Example: agents told by what the kernel says of their process, besides those started by
 # `remit run`. All selectors must hold. Interpreters share an executable: prefer `remit run` for

@@ -144,7 +144,7 @@ def test_what_is_no_default_in_the_template_is_called_an_example():
 
 def test_with_every_setting_uncommented_the_template_is_valid():
     config = uncommented()
-    assert config.upstreams.keys() == {"git", "crm"}
+    assert config.upstreams.keys() == {"git", "crm", "books"}
     assert config.upstreams["git"].tool.keys() == {"git_commit"}
     assert config.workloads
     assert config.issuers[0].rules

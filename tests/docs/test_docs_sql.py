@@ -1,0 +1,31 @@
+"""The page of the `sql` upstream: its configuration and its capability are read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psycopg")
+pytest.importorskip("sqlglot")
+
+from remit.app.config import load
+from remit.app.options import upstreams
+from remit.tasks.schemas import compile_schema
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/sql.md").read_text()
+
+
+def test_the_configuration_and_the_capability_on_the_page_are_read(tmp_path: Path):
+    shown, capability = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "remit.toml").write_text(shown)
+    [upstream] = upstreams(load(tmp_path / "remit.toml"))
+    assert upstream.sql is not None
+    assert upstream.sql.default_schema == "crm"
+    [bound] = tomllib.loads(capability)["capability"]
+    for schema in bound["args"].values():
+        compile_schema(schema)
+    assert not compile_schema(bound["args"]["reads"]).is_valid(["crm.customer.card"])
+    assert compile_schema(bound["args"]["reads"]).is_valid(["crm.customer.id"])
