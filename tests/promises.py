@@ -72,7 +72,11 @@ PROMISES = (
         (
             "story/test_story_call.py",
             "story/test_story_perform.py",
+            "crash/test_leases_killed.py",
             "crash/test_postgres_killed.py",
+            "rooms/credentials/test_credentials_leases.py",
+            "rooms/credentials/test_credentials_census.py",
+            "rooms/app/test_app_brokers.py",
             "real/brokers/test_openbao.py",
             "real/brokers/test_openbao_database.py",
             "real/brokers/test_postgres.py",
@@ -82,7 +86,6 @@ PROMISES = (
             "rooms/credentials/test_certificates.py",
             "rooms/credentials/test_openbao_broker.py",
         ),
-        missing="brokers",
     ),
     Promise(
         "P5",
@@ -92,6 +95,8 @@ PROMISES = (
             "real/test_workload_api.py",
             "story/test_story_replay.py",
             "rooms/gateway/test_gateway_forwarding.py",
+            "rooms/gateway/test_gateway_leaks.py",
+            "external/test_gateway_leak_recall.py",
             "rooms/tasks/test_tasks_desk.py",
             "rooms/app/test_app_logs.py",
             "rooms/credentials/test_sealed_keys.py",
@@ -190,6 +195,7 @@ PROMISES = (
         (
             "story/test_story_call.py",
             "story/test_story_perform.py",
+            "story/test_story_redecided.py",
             "rooms/identity/test_identity_registry.py",
         ),
         missing="CAEP",
