@@ -78,7 +78,7 @@ class Bao:
         self.options = {
             "url": server.url,
             "token_role": "remit",
-            "timeout_seconds": 1.0,
+            "timeout_seconds": 3.0,
             **options,
         }
         if "login" not in options:

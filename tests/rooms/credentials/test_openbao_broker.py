@@ -245,6 +245,8 @@ def script() -> Iterator[Script]:
             path = self.path.removeprefix("/v1/")
             made.asked.append((self.command, path, dict(self.headers), body))
             status, said, headers = made.answers.get((self.command, path), (404, {}, {}))
+            if callable(said):
+                status, said = said(body)
             if said == "hang":
                 made.hung.set()
                 made.hang.wait(20)
@@ -362,6 +364,34 @@ async def test_only_the_targets_own_word_is_an_absence(
         await broker.revoke(lease, None)
     script.answers["POST", "auth/token/lookup-accessor"] = GONE
     assert (await broker.revoke(lease, None)).confirmed
+
+
+async def test_an_accessor_that_openbao_left_behind_without_its_token_is_gone(
+    make: Callable[..., OpenBaoBroker], script: Script
+):
+    """A mint that was cut off inside OpenBao: as found after a real one had been stopped."""
+
+    def look(body: Mapping[str, str]) -> tuple[int, Any]:
+        if body["accessor"] == "acc1":
+            return 403, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+        return GONE[:2]
+
+    script.answers["POST", "auth/token/lookup-accessor"] = (0, look, {})
+    script.answers["POST", "auth/token/revoke-accessor"] = (
+        400,
+        {"errors": ["token not found"]},
+        {},
+    )
+    script.answers["GET", "auth/token/accessors?list=true"] = (
+        200,
+        {"data": {"keys": ["acc1"]}},
+        {},
+    )
+    broker = make(url=script.url)
+    lease = replace(lab(broker).order().lease, memo=Memo(accessor="acc1").text())
+    assert (await broker.revoke(lease, None)).confirmed
+    census = await broker.census([lease])
+    assert (census.alive, census.complete) == (frozenset(), True)
 
 
 async def test_what_openbao_says_it_revoked_and_still_stands_is_not_confirmed(

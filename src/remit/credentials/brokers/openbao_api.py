@@ -31,7 +31,7 @@ T = TypeVar("T")
 _OTHERS = 0o077
 _MAX_FILE_BYTES = 64 * 1024
 _JWT_SECONDS = 60
-_GONE = ("invalid accessor", "invalid lease", "no token found")
+_GONE = ("invalid accessor", "invalid lease", "no token found", "token not found")
 """How OpenBao and Vault say that a thing is not there; its status alone is also a denial's."""
 
 
@@ -65,12 +65,15 @@ class Api:
             strict_http=True,
         )
 
-    def as_remit(self, ask: Callable[[hvac.Client], T], *, lives: float = 0) -> T:
+    def as_remit(
+        self, ask: Callable[[hvac.Client], T], *, lives: float = 0, again: bool = True
+    ) -> T:
         """Ask as Remit, logged in anew where a login of its own was refused.
 
         Args:
             ask: uses the client once; asked again after a new login.
             lives: seconds that what is made below the login has to live.
+            again: whether a refusal is a reason for a new login.
         """
         if self._options.login == "token":
             token = self.read_secret(self._options.token_file or "", "token_file")
@@ -79,7 +82,7 @@ class Api:
         try:
             return ask(self.with_token(token))
         except (Forbidden, Unauthorized):
-            if fresh:
+            if fresh or not again:
                 raise
         with self._lock:
             if self._token == token:

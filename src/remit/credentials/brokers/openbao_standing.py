@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hvac
-from hvac.exceptions import VaultError
+from hvac.exceptions import Forbidden, VaultError
 
 from remit.credentials.brokers.openbao_api import Api, answers, document, is_gone
 from remit.credentials.brokers.openbao_memo import Memo
@@ -16,6 +16,13 @@ from remit.model.errors import BrokerError
 _LOOKS = (0.0, 0.05, 0.2, 0.8)
 """Seconds before each look whether all is gone: OpenBao may end what is below a token a bit later."""
 _SCAN_SECONDS = 30.0
+
+
+_NOBODYS = "an-accessor-that-nobody-has"
+
+
+class _RefusedError(BrokerError):
+    """Whether it is about the accessor or about us, its answer does not say."""
 
 
 class Standing:
@@ -85,10 +92,34 @@ class Standing:
         return self._ask("looking up a lease", lambda c: c.sys.read_lease(name)) is not None
 
     def _look(self, accessor: str) -> Mapping[str, Any] | None:
-        found = self._ask("looking up a token", lambda c: c.auth.token.lookup_accessor(accessor))
-        if found is None:
+        """Return what OpenBao says of a token; None where there is none.
+
+        A mint or a revocation that was cut off inside OpenBao can leave an accessor behind without
+        its token. Looking that up is refused as if we might not ask. So the same is asked about an
+        accessor that nobody has: where that is called invalid, the refusal was not about us.
+        """
+        try:
+            return self._looked_up(accessor, again=False)
+        except _RefusedError:
+            if self._looked_up(_NOBODYS, again=True) is not None:
+                raise BrokerError("openbao: an accessor that nobody has was looked up") from None
+        try:
+            return self._looked_up(accessor, again=False)
+        except _RefusedError:
             return None
+
+    def _looked_up(self, accessor: str, *, again: bool) -> Mapping[str, Any] | None:
         with answers("looking up a token"):
+            try:
+                found = self._api.as_remit(
+                    lambda client: client.auth.token.lookup_accessor(accessor), again=again
+                )
+            except VaultError as error:
+                if is_gone(error):
+                    return None
+                if isinstance(error, Forbidden) and not again:
+                    raise _RefusedError("openbao: looking up a token was refused") from None
+                raise
             return dict(document(found, "looking up a token")["data"])
 
     def _ask(self, what: str, ask: Callable[[hvac.Client], Any]) -> Any:
