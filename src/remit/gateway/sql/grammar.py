@@ -17,7 +17,9 @@ from remit.model.errors import InputError
 
 MAX_BYTES = 16_384
 MAX_NESTING = 24
-MAX_TOKENS = 4_000
+MAX_TOKENS = 1_200
+WRITTEN_OUT = 8
+"""How many times larger a statement may be when it is written out in full."""
 DIALECT = "postgres"
 
 _CALLED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\(|\Z)")
@@ -26,18 +28,18 @@ _WRITING = (exp.Insert, exp.Update, exp.Delete)
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 
-def parsed(statement: str) -> exp.Expr:
-    """Return the one statement of a text.
+def parsed(statement: str, *, times: int = 1) -> exp.Expr:
+    """Return the one statement of a text, which may be ``times`` as large as a caller's.
 
     Raises:
         InputError: it is none, more than one, too large, or nested too deep.
     """
-    if len(statement.encode(errors="surrogatepass")) > MAX_BYTES:
+    if len(statement.encode(errors="surrogatepass")) > times * MAX_BYTES:
         raise InputError(f"a statement holds at most {MAX_BYTES} bytes")
     if "\x00" in statement:
         raise InputError("a statement holds no null character")
     try:
-        _require_shallow(Tokenizer(dialect=DIALECT).tokenize(statement))
+        _require_shallow(Tokenizer(dialect=DIALECT).tokenize(statement), times)
         trees = [t for t in parse(statement, dialect=DIALECT, error_level=ErrorLevel.RAISE) if t]
     except (SqlglotError, RecursionError) as error:
         raise InputError("the statement cannot be read as sql: write it more plainly") from error
@@ -46,14 +48,14 @@ def parsed(statement: str) -> exp.Expr:
     return trees[0]
 
 
-def _require_shallow(tokens: Sequence[Token]) -> None:
-    if len(tokens) > MAX_TOKENS:
+def _require_shallow(tokens: Sequence[Token], times: int) -> None:
+    if len(tokens) > times * MAX_TOKENS:
         raise InputError(f"a statement holds at most {MAX_TOKENS} words")
     depth = 0
     for token in tokens:
         if token.token_type in {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.CASE}:
             depth += 1
-            if depth > MAX_NESTING:
+            if depth > times * MAX_NESTING:
                 raise InputError(f"a statement is nested at most {MAX_NESTING} deep")
         elif token.token_type in {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END}:
             depth -= 1
@@ -167,7 +169,7 @@ def parameters(tree: exp.Expr) -> int:
 
 def require_same(text: str, tree: exp.Expr) -> None:
     """Read what will run once more: it has to mean the same, and call nothing that is not listed."""
-    again = parsed(text)
+    again = parsed(text, times=WRITTEN_OUT)
     if again.sql(dialect=DIALECT, comments=False, identify=True) != text or type(again) is not type(
         tree
     ):

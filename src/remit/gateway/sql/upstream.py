@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -34,6 +35,8 @@ from remit.model.errors import ConfigError, InputError, UpstreamError
 
 QUERY, EXECUTE = "query", "execute"
 _GIVEN = frozenset({"sql", "parameters"})
+_KEPT = 64
+_READ_AT_ONCE = 2
 _encoder = msgspec.json.Encoder()
 
 
@@ -45,7 +48,10 @@ class SqlUpstream:
             raise ConfigError(f"upstream `{options.name}` names no `sql`")
         self.options = options
         self._sql: SqlOptions = options.sql
-        self._catalogue = Catalogue(self._sql.tables, self._sql.default_schema)
+        catalogue = Catalogue(self._sql.tables, self._sql.default_schema)
+        # A statement is read when it is decided and when it runs; reading one is costly work.
+        self._lineage = lru_cache(_KEPT)(partial(read, catalogue=catalogue))
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._trouble: str | None = "it was not asked yet"
 
     async def understand(self, call: Call) -> Call:
@@ -75,7 +81,8 @@ class SqlUpstream:
         statement = arguments.get("sql")
         if not isinstance(statement, str):
             raise InputError("`sql` has to be a text with one statement")
-        lineage = await asyncio.to_thread(read, statement, self._catalogue)
+        async with self._reading:
+            lineage = await asyncio.to_thread(self._lineage, statement)
         if (lineage.kind == "select") != (tool == QUERY):
             other = QUERY if lineage.kind == "select" else EXECUTE
             raise InputError(f"{lineage.kind} is for the tool `{other}`")
