@@ -140,6 +140,7 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
             async with _limit(authority.limits.issue_seconds, "issuing the credential"):
                 credential = await authority.leases.issue(flight.lease)
             await trail.barrier()
+            authority.leases.require_usable(flight.lease)
         authority.tasks.require_open(task.id)
         flight.acting = True
         outcome = await act(call, decision, credential)

@@ -18,9 +18,11 @@ import structlog
 
 from remit.credentials.entry import Entry
 from remit.credentials.grants import fill_grant
+from remit.credentials.holders import Holders, LetGo
 from remit.credentials.port import Binding, Broker, LeaseStore, Order, Revocation
 from remit.credentials.putting_off import PutOff
 from remit.credentials.remembered import Remembered
+from remit.credentials.revoking import revocation
 from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.decision import Decision
@@ -81,6 +83,11 @@ class Leases:
         self._margin = timedelta(seconds=margin_seconds)
         self._open: dict[str, Entry] = {}
         self._remembered = Remembered()
+        self._holders = Holders()
+
+    def held_by(self, let_go: LetGo) -> None:
+        """Have ``let_go`` end every use of a lease's credential before the lease is over."""
+        self._holders.add(let_go)
 
     async def load(self) -> None:
         """Take up what the last run left; call :meth:`sweep` next.
@@ -202,11 +209,21 @@ class Leases:
                 raise BrokerError(f"`{lease.target}` did not answer when it was asked to mint")
             return await self._issue(entry, entry.order)
 
+    def require_usable(self, lease: Lease) -> None:
+        """Hold a lease against what may have become of it since it was issued.
+
+        Raises:
+            BrokerError: its credential was taken back meanwhile.
+        """
+        entry = self._open.get(lease.id)
+        if entry is None or entry.lease.state is not LeaseState.ISSUED:
+            raise BrokerError(f"the credential for `{lease.target}` was taken back before its use")
+
     async def _issue(self, entry: Entry, order: Order) -> Credential:
         entry.minting_since = self._clock()
         broker = self._brokers[entry.lease.broker]
         try:
-            credential = await broker.issue(order)
+            credential = replace(await broker.issue(order), lease=entry.lease.id)
         except NotMintedError:
             entry.minting_since = None
             raise
@@ -337,19 +354,22 @@ class Leases:
                 raise error
 
     async def _revoke(self, entry: Entry) -> None:
-        lease = entry.lease
+        """Ask the target while whoever holds the credential lets go: over when both are done."""
+        lease, seconds = entry.lease, self._revoke_seconds
+        letting_go = asyncio.ensure_future(self._holders.let_go(lease.id, seconds))
         try:
-            async with asyncio.timeout(self._revoke_seconds):
-                answer = await self._brokers[lease.broker].revoke(lease, self._kept(lease))
-        except (BrokerError, ConfigError) as error:
-            return self._failed(entry, str(error))
-        except TimeoutError:
-            return self._failed(entry, f"it took longer than {self._revoke_seconds:g} seconds")
-        except Exception as error:  # noqa: BLE001 - the sweep asks again, whatever it was
-            return self._failed(entry, f"the broker broke: {type(error).__name__}")
-        if lease.id not in self._open or entry.lease is not lease:
-            return None  # it moved meanwhile: whoever moved it goes on from there
-        return self._revoked(entry, answer)
+            broker = self._brokers[lease.broker]
+            answer = await revocation(broker, lease, self._kept, seconds)
+        finally:
+            let_go = await letting_go
+        if isinstance(answer, str):
+            self._failed(entry, answer)
+        elif lease.id not in self._open or entry.lease is not lease:
+            return  # it moved meanwhile: whoever moved it goes on from there
+        elif not let_go:
+            self._failed(entry, "what uses it has not ended yet")
+        else:
+            self._revoked(entry, answer)
 
     def _kept(self, lease: Lease) -> str | None:
         return None if lease.sealed is None else self._seal.open(lease.sealed, lease.id)

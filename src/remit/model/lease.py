@@ -96,6 +96,7 @@ class Credential:
     need of the answer: ``memo`` may be seen by anyone, ``keep`` is sealed. ``expires_at`` is the
     target's own word, where it gave one. ``prove`` makes the value of a ``DPoP`` header for one
     request (method, address, token: RFC 9449 section 4), where the token is bound to a key.
+    ``lease`` is the id of its lease, which the lease book fills in.
     """
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -104,3 +105,4 @@ class Credential:
     keep: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
     prove: Callable[[str, str, str | None], str] | None = field(default=None, repr=False)
+    lease: str = ""
