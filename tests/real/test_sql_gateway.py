@@ -147,6 +147,8 @@ async def test_statements_are_read_decided_run_and_told_by_their_lineage(desk: D
     handles = {r["body"]["handle"] for r in records if r["kind"] == "lease.settled"}
     assert handles
     assert all(r["body"]["confirmed"] for r in records if r["kind"] == "lease.settled")
+    audited = desk.house.run("evidence", "audit", "--config", desk.house.config)
+    assert audited.returncode == 0, audited.stdout + audited.stderr
 
 
 def _installation(desk: Desk) -> str:
