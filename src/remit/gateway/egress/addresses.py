@@ -13,6 +13,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that IANA gave out of IPv6; the rest, as ``::a.b.c.d``, means what each system makes of it."""
+_RELAYS = ipaddress.ip_network("192.88.99.0/24")
+"""To whoever is the nearest relay (RFC 7526 took it back)."""
 
 
 class PrivateAddressError(OSError):
@@ -55,7 +59,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner:
             return is_public(str(inner))
-    return found.is_global and not found.is_multicast
+        return found in _UNICAST and found.is_global
+    return found.is_global and not found.is_multicast and found not in _RELAYS
 
 
 def is_literal(host: str) -> bool:

@@ -9,26 +9,30 @@ configuration. Refusals are problem details (RFC 9457) that say what would help.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import msgspec
 import structlog
+from aiohttp.abc import AbstractResolver
 
 from remit.gateway.doorway import certificate_of, claim_of, identify, require_place
+from remit.gateway.egress import headers as passing
 from remit.gateway.egress.addresses import PublicOnly
 from remit.gateway.egress.flight import Flight
 from remit.gateway.egress.operations import Matched, Request
 from remit.gateway.egress.service import Service
+from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import digest_of
 from remit.gateway.house import Perform
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.refusals import about, explain
 from remit.gateway.reply import Receive, Reply, Scope, Send
-from remit.gateway.wire import Head, ProtocolError, headers_up
+from remit.gateway.wire import Head, ProtocolError
 from remit.identity.dpop import challenge
 from remit.model.call import CALL_TOOL, Call
 from remit.model.errors import (
@@ -38,7 +42,8 @@ from remit.model.errors import (
     UnidentifiedError,
     UpstreamError,
 )
-from remit.model.outcome import Ending
+from remit.model.outcome import Ending, Outcome
+from remit.model.subject import Claim
 from remit.policy.catalogue import Definition
 from remit.spine import Authority
 
@@ -46,13 +51,14 @@ log = structlog.get_logger()
 
 PREFIX = "/egress/"
 _PROBLEM = [(b"content-type", b"application/problem+json")]
-_POOL = 256
+_CONNECTIONS = 128
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 @dataclass(slots=True, kw_only=True)
 class Egress:
-    """The ASGI app. It owns two pools: one that reaches public addresses alone."""
+    """The ASGI app. Each service has its own connections: one that hangs holds up no other."""
 
     authority: Authority
     services: Mapping[str, Service]
@@ -60,14 +66,18 @@ class Egress:
     perform: Perform
     call_id: Callable[[], str]
     guard: LeakGuard
-    _public: aiohttp.ClientSession | None = None
-    _private: aiohttp.ClientSession | None = None
+    resolver: Callable[[], AbstractResolver | None] = lambda: None
+    _sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
+    _trouble: dict[str, str | None] = field(default_factory=dict)
 
     async def close(self) -> None:
-        """Close the pools."""
-        for session in (self._public, self._private):
-            if session is not None:
-                await session.close()
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+
+    def health(self) -> Mapping[str, str | None]:
+        """Return, for every service, None or what went wrong at the last contact."""
+        return {name: self._trouble.get(name) for name in self.services}
 
     async def catalogue(self) -> None:
         """Have the catalogue know every operation: the configuration is the operator's own word.
@@ -117,40 +127,85 @@ class Egress:
             path=path,
             query=scope.get("query_string", b""),
             body=body,
-            json=_is_json(head),
+            media=_media(head),
         )
         matched = service.operations.match(request, max_depth=self.options.max_depth)
-        call = call_of(service, matched, self.call_id())
+        call = call_of(service, matched, self.call_id(), head.one(b"traceparent"))
         if claim.task_token is None and subject.agent.gateway_templates:
             current = self.authority.tasks.current(str(subject.workload))
             claim = replace(claim, task_token=current)
-        flight = Flight(
-            service, request, headers_up(head), self._session(service), reply, self.guard
-        )
-        performing = asyncio.ensure_future(self.perform(claim, call, flight.act, self.authority))
+        media = matched.operation.media if body else None
+        headers = passing.up(head, service, media=media)
+        flight = Flight(service, matched, headers, self._session(service), reply, self.guard)
+        performing = asyncio.ensure_future(self._performed(claim, call, flight))
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait({performing, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not performing.done():
-                performing.cancel()
-            outcome = await performing
+                return
+            outcome = performing.result()
         finally:
             leaving.cancel()
-        if outcome.ending is Ending.UNKNOWN and not flight.answered:
-            raise UpstreamError(f"{outcome.detail}; whether the call was carried out is not known")
+            if not performing.done():
+                # The client is gone, or we are told to stop: the service is let go of.
+                performing.cancel()
+                await asyncio.wait({performing})
+        if not flight.answered:
+            unknown = outcome.ending is Ending.UNKNOWN
+            more = "; whether the call was carried out is not known" if unknown else ""
+            raise UpstreamError(f"{outcome.detail}{more}")
         await flight.land()
 
+    async def _performed(self, claim: Claim, call: Call, flight: Flight) -> Outcome:
+        """Carry the call, and note how its service fares."""
+        name = flight.service.name
+        try:
+            outcome = await self.perform(claim, call, flight.act, self.authority)
+        except UnreachableError as error:
+            self._trouble[name] = str(error)
+            raise
+        self._trouble[name] = None if flight.answered else outcome.detail
+        return outcome
+
     def _session(self, service: Service) -> aiohttp.ClientSession:
-        if service.private:
-            if self._private is None:
-                self._private = _pool(None)
-            return self._private
-        if self._public is None:
-            self._public = _pool(PublicOnly())
-        return self._public
+        """Return what makes a service's connections, one for each call."""
+        session = self._sessions.get(service.name)
+        if session is None:
+            resolver = self.resolver()
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=_CONNECTIONS,
+                    force_close=True,
+                    resolver=resolver if service.private else PublicOnly(resolver),
+                    # A name is resolved, and looked at, for every connection.
+                    use_dns_cache=False,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=_AUTOMATIC,
+                trust_env=False,
+                middlewares=(_once,),
+            )
+            self._sessions[service.name] = session
+        return session
 
 
-def call_of(service: Service, matched: Matched, call_id: str) -> Call:
+class _BrokeOffError(aiohttp.ClientError):
+    """What aiohttp would answer by sending an idempotent request again."""
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request once: one call acts once, and a proof of possession is used up by it."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokeOffError from error
+
+
+def call_of(service: Service, matched: Matched, call_id: str, trace: str | None = None) -> Call:
     """Return the call that a matched request asks for."""
     target = f"{service.name}/{matched.operation.name}"
     return Call(
@@ -160,6 +215,7 @@ def call_of(service: Service, matched: Matched, call_id: str) -> Call:
         name=matched.operation.name,
         arguments=matched.arguments,
         digest=digest_of(CALL_TOOL, target, matched.arguments),
+        trace=trace if trace is not None and _TRACEPARENT.match(trace) else None,
     )
 
 
@@ -176,7 +232,8 @@ def definitions(service: Service) -> Sequence[Definition]:
                         "method": operation.method,
                         "url": service.base + operation.path,
                         "query": sorted(operation.query),
-                        "body": operation.body,
+                        "body": operation.body if operation.body == "none" else operation.media,
+                        "arguments": operation.body,
                     },
                     "annotations": {
                         "readOnlyHint": operation.method in {"GET", "HEAD"},
@@ -189,20 +246,6 @@ def definitions(service: Service) -> Sequence[Definition]:
     ]
 
 
-def _pool(resolver: PublicOnly | None) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=_POOL,
-            resolver=resolver,
-            # A name is resolved, and looked at, for every connection.
-            use_dns_cache=resolver is None,
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_AUTOMATIC,
-        trust_env=False,
-    )
-
-
 def _split(scope: Scope) -> tuple[str, bytes]:
     """Return the service's name and the path behind it, as it stands in the request's line."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -211,12 +254,16 @@ def _split(scope: Scope) -> tuple[str, bytes]:
     return name.decode("latin-1"), slash + path if slash else b"/"
 
 
-def _is_json(head: Head) -> bool:
+def _media(head: Head) -> str:
+    """Return the content type of a body that is plain UTF-8, or nothing."""
     media, *parameters = (head.one(b"content-type") or "").lower().split(";")
-    charsets = [each.partition("=")[2].strip(' "') for each in parameters if "charset" in each]
-    coded = (head.one(b"content-encoding") or "identity").lower() != "identity"
-    plain = media.strip() == "application/json" or media.strip().endswith("+json")
-    return plain and not coded and all(each in {"utf-8", "utf8"} for each in charsets)
+    if (head.one(b"content-encoding") or "identity").lower() != "identity":
+        return ""
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}:
+            return ""
+    return media.strip()
 
 
 async def _body(head: Head, receive: Receive, limit: int) -> bytes:
