@@ -73,7 +73,8 @@ class Common:
     def emit(self, value: Any, text: Any | None = None) -> None:
         """Print ``value`` as JSON, or ``text`` (anything rich can draw) for people."""
         if self.json:
-            sys.stdout.write(jsonlib.dumps(value, indent=None, ensure_ascii=False) + "\n")
+            # In ASCII: no text drives the terminal, and every text can be written.
+            sys.stdout.write(jsonlib.dumps(value) + "\n")
         else:
             put(text if text is not None else facts(value))
 

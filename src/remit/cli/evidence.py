@@ -14,6 +14,7 @@ from rich.tree import Tree
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import printable, put
 from remit.model.errors import ConfigError
+from remit.proof.pack import MAX_PACK_BYTES
 from remit.proof.verify import Verdict, verify_pack
 
 app = App(name="evidence", help="Show, export, verify and audit evidence.")
@@ -94,7 +95,8 @@ def verify(
         of a task that ended is refused without its seal in any case.
     """
     try:
-        data = pack.read_bytes()
+        with pack.open("rb") as file:
+            data = file.read(MAX_PACK_BYTES + 1)  # it may be a pipe without an end
     except OSError as error:
         raise ConfigError(f"`{pack}` cannot be read: {error.strerror}") from error
     verdict = verify_pack(data, vkey, witnesses=witness, open_task=open_task)
@@ -149,7 +151,9 @@ def words(verdict: Verdict) -> Group:
 
 
 def _list(title: str, lines: Sequence[str], style: str, bullet: str) -> list[Text]:
-    return [Text(title, style=style), *(Text(f"  {bullet} {line}") for line in lines)]
+    # Whoever made the pack wrote some of this: none of it may add a line or drive the terminal.
+    said = (Text(f"  {bullet} {printable(line)}") for line in lines)
+    return [Text(title, style=style), *said]
 
 
 def _draw(chain: dict[str, Any]) -> Tree:
