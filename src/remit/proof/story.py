@@ -73,7 +73,8 @@ def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
     """
     seen: set[str] = set()
     ended = sealed = False
-    for place, (index, record) in enumerate(chain):
+    before = hashlib.sha256()
+    for place, ((index, record), leaf) in enumerate(zip(chain, hashes, strict=True)):
         if record.id in seen:
             raise ProofError(f"record {index}: its id was used before")
         if any(parent not in seen for parent in record.parents):
@@ -83,12 +84,13 @@ def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
         if record.kind == SEALED:
             if not ended:
                 raise ProofError(f"record {index}: the task was sealed before it ended")
-            covered = f"sha256:{hashlib.sha256(b''.join(hashes[:place])).hexdigest()}"
+            covered = f"sha256:{before.copy().hexdigest()}"
             if record.body.get("records") != place or record.body.get("chain") != covered:
                 raise ProofError(f"record {index}: records of `{task}` are missing before the seal")
             sealed = True
         ended = ended or record.kind in _ENDS
         seen.add(record.id)
+        before.update(leaf)
     if not sealed:
         return "every record follows from one before it; the task is not sealed"
     return "every record follows from one before it, and the seal counts and hashes them all"

@@ -1,6 +1,6 @@
 """Packs that lie, one way each, and the step that finds them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,10 +11,12 @@ from joserfc.jwk import ECKey
 from packs import LOG, STRANGER, WITNESS, Tale, Told, claims, jwk, lease, sign, tale
 
 from remit.model.errors import InputError, ProofError
+from remit.proof import story
 from remit.proof.checkpoint import cosign, with_signatures
-from remit.proof.encoding import digest
+from remit.proof.encoding import decode_record, digest
+from remit.proof.merkle import leaf_hash
 from remit.proof.note import COSIGNATURE_V1, Signature, Signer
-from remit.proof.pack import Pack
+from remit.proof.pack import Pack, decode_pack
 from remit.proof.verify import verify_pack
 
 VKEY = LOG.verifier.vkey
@@ -187,6 +189,29 @@ def test_a_capability_that_ends_in_a_star_covers_what_begins_so():
         told.find(kind).body.update(target="orders/1234")
     told.find("call.decided").body.update(action="read_resource")
     assert verify_pack(told.data(), [VKEY]).calls["succeeded"] == 2
+
+
+def test_many_seals_cost_no_more_than_their_number():
+    told = tale()
+    told.steps += [Told("task.sealed") for _ in range(200)]
+    pack = decode_pack(told.data())
+    read: list[bytes] = []
+
+    class Watched(list[bytes]):
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            read.extend(found if isinstance(key, slice) else [found])
+            return found
+
+        def __iter__(self) -> Iterator[bytes]:
+            for each in super().__iter__():
+                read.append(each)
+                yield each
+
+    hashes = Watched(leaf_hash(each.data) for each in pack.records)
+    chain = [(each.index, decode_record(each.data)) for each in pack.records]
+    assert "seal counts" in story.check_chain(pack.task, chain, hashes)
+    assert len(read) == len(chain)
 
 
 def test_a_seal_is_never_said_to_be_the_last_word():
