@@ -235,9 +235,9 @@ class PostgresBroker:
             return Revocation(confirmed=True)
 
     async def _shut(self, connection: Connection, role: str) -> int | None:
-        """Let nobody log in any more; committed before sessions are looked for."""
+        """Let nobody log in any more, before sessions are looked for; it need not reach the disk."""
         async with connection.transaction():
-            await connection.execute(_LOCK)
+            await connection.execute(f"SET LOCAL synchronous_commit = off; {_LOCK}")
             found = await _one(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
             if found is None:
                 return None
