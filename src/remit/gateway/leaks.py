@@ -99,12 +99,14 @@ class LeakGuard:
 
     def stream(self) -> StreamGuard:
         """Return a guard for an answer that is told in pieces: it looks for exact values alone."""
-        forms = {
+        return StreamGuard(self._all_forms)
+
+    def _all_forms(self) -> Mapping[bytes, str]:
+        return {
             form.encode(): lease
             for secret, lease in self._secrets().items()
             for form in self._forms_of(secret)
         }
-        return StreamGuard(forms)
 
     def _plain(self, text: str, found: list[_Found]) -> tuple[bytes, tuple[Leak, ...]]:
         counts: Counter[tuple[str, str | None]] = Counter()
@@ -142,8 +144,7 @@ class LeakGuard:
                 secret,
                 quote(secret, safe=""),
                 quote_plus(secret),
-                base64.b64encode(raw).decode().rstrip("="),
-                base64.urlsafe_b64encode(raw).decode().rstrip("="),
+                *_within_base64(raw),
                 json.dumps(secret)[1:-1],
                 raw.hex(),
                 raw.hex().upper(),
@@ -156,16 +157,17 @@ class LeakGuard:
 class StreamGuard:
     """Takes exact values out of a stream of bytes, also where one is cut in two."""
 
-    def __init__(self, forms: Mapping[bytes, str]) -> None:
-        self._forms = sorted(forms.items(), key=lambda item: -len(item[0]))
-        self._longest = max((len(form) for form in forms), default=1)
+    def __init__(self, forms: Callable[[], Mapping[bytes, str]]) -> None:
+        self._forms = forms
         self._held = b""
         self._counts: Counter[tuple[str, str | None]] = Counter()
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be told already: all but what may be the beginning of a secret."""
-        text = self._cleaned(self._held + data)
-        keep = min(self._longest - 1, len(text))
+        # Asked each time: a credential may be minted while a long answer is told.
+        forms = sorted(self._forms().items(), key=lambda item: -len(item[0]))
+        text = self._cleaned(self._held + data, forms)
+        keep = min(len(forms[0][0]) - 1, len(text)) if forms else 0
         told, self._held = text[: len(text) - keep], text[len(text) - keep :]
         return told
 
@@ -179,8 +181,8 @@ class StreamGuard:
         """What was taken out so far."""
         return _leaks(self._counts)
 
-    def _cleaned(self, text: bytes) -> bytes:
-        for form, lease in self._forms:
+    def _cleaned(self, text: bytes, forms: list[tuple[bytes, str]]) -> bytes:
+        for form, lease in forms:
             times = text.count(form)
             if times:
                 self._counts[MINTED, lease] += times
@@ -198,6 +200,17 @@ class _Found:
     def words(self) -> str:
         """What stands in its place."""
         return f"[removed by remit: {self.rule}]"
+
+
+def _within_base64(raw: bytes) -> Iterator[str]:
+    """Yield what base64 makes of ``raw`` wherever it begins: as in ``Basic``, behind a user's name."""
+    for before in range(3):
+        # The characters that what stands before and behind have a part in are left out.
+        whole = base64.b64encode(b"\0" * before + raw)
+        known = (len(raw) + before) * 8 // 6
+        inner = whole[(before * 8 + 5) // 6 : known].decode()
+        yield inner
+        yield inner.replace("+", "-").replace("/", "_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,26 @@ def test_a_minted_secret_is_taken_out_in_every_form_and_its_lease_named(shown: s
     assert SECRET not in repr(leaks)
 
 
+@given(
+    before=st.binary(max_size=7),
+    after=st.binary(max_size=7),
+    urlsafe=st.booleans(),
+    data=st.data(),
+)
+def test_base64_hides_nothing_wherever_the_secret_begins(
+    before: bytes, after: bytes, urlsafe: bool, data: Any
+):
+    secret = data.draw(st.text(st.characters(codec="ascii", min_codepoint=33), min_size=8))
+    encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
+    shown = f"Authorization: Basic {encode(before + secret.encode() + after).decode()}, and more"
+    cleaned, (leak,) = guard({secret: "lease_1"}).clean_text(shown)
+    assert leak.lease == "lease_1"
+    rest = cleaned.partition("Basic ")[2].removesuffix(", and more")
+    left = rest.replace("[removed by remit: remit.credential]", "")
+    # At most what the neighbours have a part in.
+    assert len(left.rstrip("=")) <= (len(before) + len(after)) * 8 / 6 + 4
+
+
 def test_escapes_hide_nothing_and_keys_are_looked_at_too():
     escaped = "".join(f"\\u{ord(c):04x}" for c in SECRET)
     data = ('{"jsonrpc":"2.0","id":1,"result":{"' + escaped + '":"' + escaped + '"}}').encode()
