@@ -28,9 +28,10 @@ REQUIRED = "REMIT_REQUIRE_REAL"
 FOLDER = ROOT / ".cache/real/keycloak"
 START_SECONDS = 240.0
 PERSON = "user:ada@corp.example"
-CLIENT = "remit-gateway"
-SECRET = "the-tests-own-client-never-remits"
-"""Of a client that only looks: who introspects and lists for the tests."""
+CLIENT, BRIEF, UNTOLD = "remit-gateway", "remit-brief", "remit-untold"
+BRIEF_SECONDS = 10
+PASSWORD = "only-for-tests"
+"""The administrator's, as .ci/real.d/keycloak lays it down."""
 
 
 def home() -> Path:
@@ -70,7 +71,6 @@ class Server:
 
     url: str
     process: Started
-    password: str
 
     def stop(self) -> None:
         """Let it answer nothing any more: it keeps its connections, and what it is sent waits."""
@@ -112,15 +112,19 @@ class Server:
         token = self.ask(
             "POST",
             f"{self.url}/realms/master/protocol/openid-connect/token",
-            form={**form, "password": self.password},
+            form={**form, "password": PASSWORD},
         )[1]["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
         status, said = self.ask(method, f"{self.url}/admin{path}", headers=headers, body=body)
         assert status < 300, (status, said)
         return said
 
-    def realm(self, issuer: str, jwks_url: str, client_jwks: str, **client: Any) -> Realm:
-        """Make a realm, as docs/brokers/oauth.md tells an operator to."""
+    def realm(self, issuer: str, jwks_url: str, client_jwks: str) -> Realm:
+        """Make a realm, as docs/brokers/oauth.md tells an operator to.
+
+        Beside the client as it should be there is BRIEF, whose tokens live for seconds, and UNTOLD,
+        which Keycloak tells nothing about its own tokens.
+        """
         name = f"r{secrets.token_hex(4)}"
         provider = {
             "issuer": issuer,
@@ -135,32 +139,32 @@ class Server:
             "disableUserInfo": "true",
             "jwtAuthorizationGrantEnabled": "true",
         }
-        attributes = {
-            "use.jwks.string": "true",
-            "jwks.string": client_jwks,
-            "token.endpoint.auth.signing.alg": "ES256",
-            "oauth2.jwt.authorization.grant.enabled": "true",
-            "oauth2.jwt.authorization.grant.idp": "remit",
-            "use.refresh.tokens": "false",
-            **client.pop("attributes", {}),
-        }
-        told = {
-            # Keycloak tells a client about a token only where the token is made out for it.
-            "name": "remit is told",
-            "protocol": "openid-connect",
-            "protocolMapper": "oidc-audience-mapper",
-            "config": {"included.client.audience": CLIENT, "access.token.claim": "true"},
-        }
-        registered = {
-            "clientId": CLIENT,
-            "clientAuthenticatorType": "client-jwt",
-            "serviceAccountsEnabled": True,
-            "standardFlowEnabled": False,
-            "directAccessGrantsEnabled": False,
-            "attributes": attributes,
-            "protocolMappers": [told],
-            **client,
-        }
+
+        def client(called: str, *, told: bool = True, **attributes: str) -> dict[str, Any]:
+            mapper = {
+                # Keycloak tells a client about a token only where the token is made out for it.
+                "name": "remit is told",
+                "protocol": "openid-connect",
+                "protocolMapper": "oidc-audience-mapper",
+                "config": {"included.client.audience": called, "access.token.claim": "true"},
+            }
+            return {
+                "clientId": called,
+                "clientAuthenticatorType": "client-jwt",
+                "serviceAccountsEnabled": True,
+                "standardFlowEnabled": False,
+                "directAccessGrantsEnabled": False,
+                "attributes": {
+                    "use.jwks.string": "true",
+                    "jwks.string": client_jwks,
+                    "token.endpoint.auth.signing.alg": "ES256",
+                    "oauth2.jwt.authorization.grant.enabled": "true",
+                    "oauth2.jwt.authorization.grant.idp": "remit",
+                    **attributes,
+                },
+                "protocolMappers": [mapper] if told else [],
+            }
+
         self.admin(
             "POST",
             "/realms",
@@ -184,7 +188,11 @@ class Server:
                         ],
                     }
                 ],
-                "clients": [registered],
+                "clients": [
+                    client(CLIENT),
+                    client(BRIEF, **{"access.token.lifespan": str(BRIEF_SECONDS)}),
+                    client(UNTOLD, told=False),
+                ],
             },
         )
         return Realm(self, name)
@@ -215,7 +223,7 @@ class Server:
 @contextlib.contextmanager
 def keycloak_server() -> Iterator[Server]:
     """Run a server while the block runs; it takes half a minute to start."""
-    there, port, password = home(), free_port(), secrets.token_hex(12)
+    there, port = home(), free_port()
     with tempfile.TemporaryDirectory(prefix="remit-keycloak-") as folder:
         shutil.copytree(FOLDER / "database", Path(folder) / "database")
         command: list[str | Path] = [
@@ -224,14 +232,10 @@ def keycloak_server() -> Iterator[Server]:
             "--log-level=warn",
             f"--db-url=jdbc:h2:file:{folder}/database/keycloak;NON_KEYWORDS=VALUE",
         ]  # fmt: skip
-        env = {
-            "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
-            "KC_BOOTSTRAP_ADMIN_PASSWORD": password,
-            "JAVA_OPTS": "-Xms64m -Xmx320m -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-        }
+        env = {"JAVA_OPTS": "-Xms64m -Xmx320m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
         log = Path(folder) / "log"
         with running(command, log=log, env=env, cwd=Path(folder)) as started:
-            server = Server(f"http://127.0.0.1:{port}", started, password)
+            server = Server(f"http://127.0.0.1:{port}", started)
 
             def ready() -> bool:
                 with contextlib.suppress(OSError):

@@ -209,12 +209,12 @@ class OAuthBroker:
             if self._options.revocation == "immediate":
                 await asyncio.shield(self._end(kept))
             raise
-        until = self._clock() + timedelta(seconds=seconds)
+        # The server counts whole seconds, and may have rounded what is left of them down.
+        until = self._clock() + timedelta(seconds=seconds + 1)
         kept = msgspec.structs.replace(kept, told=told, until=until)
-        others = (refresh, _token(said, "id_token"))
         return Credential(
             values={"token": token},
-            secrets=(token, *(each for each in others if each is not None)),
+            secrets=(token,),  # a refresh token is kept sealed, and goes nowhere else
             keep=msgspec.json.encode(kept).decode(),
             expires_at=until,
             prove=key.prove if key is not None else None,
@@ -369,6 +369,7 @@ class OAuthBroker:
     def _about(self, subject: str, order: Order, **claims: Any) -> str:
         return self._signer.sign_jwt(
             {
+                **self._options.subject_claims,
                 **claims,
                 "sub": subject,
                 "aud": self._options.subject_audience or self._options.issuer,

@@ -24,6 +24,7 @@ _OURS = frozenset(
         *("subject_token", "subject_token_type", "actor_token", "actor_token_type", "assertion"),
     }
 )
+_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "task"})
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 
@@ -39,6 +40,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     key_file: str | None = None
     assertion_audience: str | None = None
     subject_audience: str | None = None
+    subject_claims: dict[str, str] = {}
     actor_token: bool = False
     requested_token_type: str | None = None
     parameters: dict[str, str] = {}
@@ -74,6 +76,10 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
         raise ConfigError(f"{where}: `client_id` is the name that remit is registered under there")
     if taken := sorted(options.parameters.keys() & _OURS):
         raise ConfigError(f"{where}: `parameters` may not set `{taken[0]}`: that is remit's word")
+    if taken := sorted(options.subject_claims.keys() & _CLAIMS):
+        raise ConfigError(
+            f"{where}: `subject_claims` may not set `{taken[0]}`: that is remit's word"
+        )
     if options.grant != "token_exchange" and (options.actor_token or options.requested_token_type):
         raise ConfigError(
             f"{where}: `actor_token` and `requested_token_type` belong to "
