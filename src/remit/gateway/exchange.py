@@ -11,7 +11,7 @@ from remit.gateway.doorway import Visit, task_of
 from remit.gateway.flight import Flight
 from remit.gateway.governed import call_of
 from remit.gateway.house import House
-from remit.gateway.messages import GOVERNED, METHOD_NOT_FOUND
+from remit.gateway.messages import GOVERNED, INVALID_PARAMS, METHOD_NOT_FOUND
 from remit.gateway.refusals import failure, refusal
 from remit.gateway.relay import Seen, hold, pass_on
 from remit.gateway.reply import Reply
@@ -187,6 +187,10 @@ class Exchange:
         call = call_of(self._visit.head, message, self._visit.name, house.call_id())
         self._require_params_agree(message, call.target, call.arguments)
         try:
+            self._upstream.options.inject.require_free(message)
+        except InputError as error:
+            raise ProtocolError(str(error), code=INVALID_PARAMS, request_id=message.id) from error
+        try:
             call = await self._understood(call)
         except InputError as error:
             await reply.message(200, refusal(message, error))
@@ -196,7 +200,12 @@ class Exchange:
             claim = replace(claim, task_token=house.authority.tasks.current(self._visit.owner))
         try:
             flight = Flight(
-                self._outgoing(message), self._upstream, reply, house.pending, house.guard
+                self._outgoing(message),
+                self._upstream,
+                reply,
+                house.pending,
+                house.guard,
+                in_flight=house.in_flight,
             )
         except InputError as error:
             raise ProtocolError(str(error), request_id=message.id) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import Stopwatch, lost, outcome_of
+from remit.gateway.in_flight import InFlight
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.messages import RequestId
 from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
@@ -34,6 +36,8 @@ class Flight:
         reply: Reply,
         pending: Pending,
         guard: LeakGuard,
+        *,
+        in_flight: InFlight,
     ) -> None:
         self.held: Held | None = None
         self._request = request
@@ -41,6 +45,7 @@ class Flight:
         self._reply = reply
         self._pending = pending
         self._guard = guard
+        self._in_flight = in_flight
         self._leaks: list[Leak] = []
         self._seen = Seen()
         self._gone = asyncio.Event()
@@ -65,27 +70,44 @@ class Flight:
         Raises:
             UpstreamError: the request was certainly not delivered.
         """
+        # No await may come before the exchange is noted as a use of the credential: the lease is
+        # in use at this moment, and what ends it later finds the exchange.
         options = self._upstream.options
         if decision.obligations:
             # One that is not known is a denial (DESIGN.md, decisions), and none is known yet.
             raise UpstreamError("policy asks for an obligation that the gateway cannot meet")
+        request = self._with(credential)
         watch = Stopwatch()
         try:
-            async with asyncio.timeout(options.call_seconds):
-                self.held = await self._exchange(credential)
+            async with self._in_flight.limited(credential, options.call_seconds):
+                self.held = await self._exchange(request)
         except (UpstreamError, TimeoutError) as error:
             return lost(error, call, options, watch.seconds)
         outcome = outcome_of(self.held, call, options, watch.seconds)
         return replace(outcome, leaks=tuple(self._leaks))
 
-    async def _exchange(self, credential: Credential | None) -> Held:
-        request = self._request
-        if credential is not None:
-            options = self._upstream.options
-            headers = options.inject.put_headers(
-                request.headers, credential, request.method, options.url or ""
+    def _with(self, credential: Credential | None) -> Outgoing:
+        """Return the request with its credential in it.
+
+        Raises:
+            UnreachableError: the credential does not fit, so nothing is sent.
+        """
+        request, options = self._request, self._upstream.options
+        if credential is None:
+            return request
+        try:
+            message, headers = options.inject.put(
+                request.message,
+                request.headers,
+                credential,
+                method=request.method,
+                url=options.url or "",
             )
-            request = replace(request, headers=headers, credential=credential)
+        except UpstreamError as error:
+            raise UnreachableError(str(error)) from error
+        return replace(request, message=message, headers=headers, credential=credential)
+
+    async def _exchange(self, request: Outgoing) -> Held:
         answer = await self._upstream.send(request)
         try:
             held = await self._until_final(answer)

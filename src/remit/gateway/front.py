@@ -79,11 +79,12 @@ def mcp_app(
     """
     options = options or GatewayOptions()
     client = Client()
+    exact = LeakGuard(authority.leases.secrets)
     made: dict[str, Upstream] = {}
     for each in upstreams:
         if each.name in made:
             raise ConfigError(f"two upstreams are named `{each.name}`")
-        made[each.name] = _made(each, client)
+        made[each.name] = _made(each, client, exact)
     house = House(
         authority=authority,
         upstreams=made,
@@ -97,10 +98,11 @@ def mcp_app(
             idle_seconds=options.session_idle_seconds,
         ),
     )
+    authority.leases.held_by(house.let_go)
     return Gateway(house, client)
 
 
-def _made(options: UpstreamOptions, client: Client) -> Upstream:
+def _made(options: UpstreamOptions, client: Client, exact: LeakGuard) -> Upstream:
     if options.sql is not None:
         try:
             from remit.gateway.sql.upstream import SqlUpstream  # noqa: PLC0415 - an extra's packages
@@ -110,7 +112,9 @@ def _made(options: UpstreamOptions, client: Client) -> Upstream:
                 f"(`{error.name}`): install `remit[sql]`"
             ) from error
         return SqlUpstream(options)
-    return StdioUpstream(options) if options.command else HttpUpstream(options, client)
+    if options.command:
+        return StdioUpstream(options, lambda text: exact.clean_text(text)[0])
+    return HttpUpstream(options, client)
 
 
 class Gateway:

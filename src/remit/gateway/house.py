@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import structlog
 
 from remit.gateway.handles import Handles
+from remit.gateway.in_flight import InFlight
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.relay import Pending
 from remit.gateway.sessions import Sessions
 from remit.gateway.sse import Clean
-from remit.gateway.upstream import Upstream
+from remit.gateway.upstream import Holding, Upstream
 from remit.model.call import Call
 from remit.model.errors import RemitError
 from remit.model.ids import new_id
@@ -66,6 +67,7 @@ class House:
     guard: LeakGuard
     pending: Pending = field(default_factory=Pending)
     handles: Handles = field(default_factory=Handles)
+    in_flight: InFlight = field(default_factory=InFlight)
     telling: set[asyncio.Task[None]] = field(default_factory=set)
     schemas: dict[str, Any] = field(default_factory=dict)
     beginning: dict[str, asyncio.Future[Task]] = field(default_factory=dict)
@@ -96,6 +98,12 @@ class House:
             await self.authority.leases.settle_these(leases)
         except RemitError as error:
             log.warning("left to the sweep", reason=str(error))
+
+    async def let_go(self, lease: str) -> None:
+        """End every use of a lease's credential: exchanges under way, then processes."""
+        await self.in_flight.let_go(lease)
+        holding = [each for each in self.upstreams.values() if isinstance(each, Holding)]
+        await asyncio.gather(*(upstream.let_go(lease) for upstream in holding))
 
     def call_id(self) -> str:
         """Return a fresh id for a call."""

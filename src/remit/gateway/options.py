@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from remit.gateway.injection import Injection
+from remit.gateway.injection import REFERENCE, Injection
 from remit.gateway.sql.options import SqlOptions
 from remit.model.errors import ConfigError
 from remit.model.subject import Environment
@@ -29,6 +29,7 @@ class UpstreamOptions:
     goes. ``answer_seconds`` bounds the silence
     before and between the bytes of an answer, ``call_seconds`` a whole governed call,
     ``restart_seconds`` the longest pause between two starts of a process that keeps dying.
+    ``max_processes`` and ``max_processes_per_agent`` bound the processes of a command.
 
     Raises:
         ConfigError: a field makes no sense.
@@ -61,13 +62,11 @@ class UpstreamOptions:
         if bool(self.url) + bool(self.command) + (self.sql is not None) != 1:
             raise ConfigError(f"{where} wants one of `url`, `command` and `sql`")
         if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise ConfigError(f"{where}: `url` has to be an http or https address")
-            if parts.username or parts.password or parts.fragment:
-                raise ConfigError(f"{where}: `url` may hold neither credentials nor a fragment")
+            _require_address(self.url, where)
             if self.env or self.cwd is not None:
                 raise ConfigError(f"{where}: `env` and `cwd` belong to a `command`")
+        if self.inject.used:
+            _require_no_template(self, where)
         for variable in self.env:
             if not _ENV_NAME.match(variable):
                 raise ConfigError(f"{where}: `{variable}` is not a variable's name")
@@ -110,6 +109,25 @@ class GatewayOptions:
         if not self.allowed_hosts:
             raise ConfigError("`allowed_hosts` is empty: nobody could reach the gateway")
         _positive(self, "gateway")
+
+
+def _require_address(url: str, where: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"{where}: `url` has to be an http or https address")
+    if parts.username or parts.password or parts.fragment:
+        raise ConfigError(f"{where}: `url` may hold neither credentials nor a fragment")
+
+
+def _require_no_template(options: UpstreamOptions, where: str) -> None:
+    """Refuse a credential where others read it: among processes' arguments, in addresses."""
+    for key, texts in (("command", options.command), ("url", (options.url or "",))):
+        for found in map(REFERENCE.search, texts):
+            if found is not None:
+                raise ConfigError(
+                    f"{where}: `{key}` may not hold a credential (`{found[0]}`): "
+                    "put it into a `header`, `env` or `meta` of `credential`"
+                )
 
 
 def _positive(options: UpstreamOptions | GatewayOptions, where: str) -> None:

@@ -20,7 +20,7 @@ import structlog
 from remit.gateway.forward import UnreachableError
 from remit.gateway.messages import Peek
 from remit.gateway.options import UpstreamOptions
-from remit.gateway.process import UpstreamProcess
+from remit.gateway.process import NOTHING, Given, UpstreamProcess
 from remit.gateway.wire import Message
 from remit.model.errors import UpstreamError
 
@@ -52,8 +52,11 @@ class Lane:
 class Pipe:
     """One process and the requests in flight in it."""
 
-    def __init__(self, options: UpstreamOptions, owner: str, *, shared: bool) -> None:
+    def __init__(
+        self, options: UpstreamOptions, owner: str, *, shared: bool, given: Given = NOTHING
+    ) -> None:
         self.owner = owner
+        self._given = given
         self._options = options
         self._shared = shared
         self._process: UpstreamProcess | None = None
@@ -69,6 +72,7 @@ class Pipe:
         self._deaf = False
         self.touched = asyncio.get_running_loop().time()
         self.on_end: Callable[[Pipe], None] = lambda _: None
+        self.rename: Callable[[Pipe, bytes], bytes] | None = None
 
     async def start(self) -> None:
         """Start the process.
@@ -76,7 +80,9 @@ class Pipe:
         Raises:
             UnreachableError: it cannot be started.
         """
-        self._process = await UpstreamProcess.start(self._options, self._take, self._end)
+        self._process = await UpstreamProcess.start(
+            self._options, self._take, self._end, self._given
+        )
 
     @property
     def alive(self) -> bool:
@@ -87,6 +93,10 @@ class Pipe:
     def idle(self) -> bool:
         """Whether nothing is in flight."""
         return not self._lanes
+
+    def waits_for(self, request_id: Any) -> bool:
+        """Whether a request with this id is in flight."""
+        return isinstance(request_id, str | int) and request_id in self._lanes
 
     @property
     def pid(self) -> int | None:
@@ -193,6 +203,8 @@ class Pipe:
             lane.lines.put_nowait(self._restored(line, lane, final=True))
             return
         lane = self._lane_for(line)
+        if self.rename is not None:
+            line = self.rename(self, line)
         if lane is not None:
             if lane.lines.qsize() >= _MAX_UNREAD:
                 self._drop(lane)

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -23,6 +24,26 @@ log = structlog.get_logger()
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 _LOG_BYTES = 65_536
+
+
+def as_printed(text: str) -> str:
+    """Take nothing out of a text."""
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What one process gets that others of its command do not.
+
+    ``secrets`` never reach the log, and ``clean`` takes out of it whatever else is alive.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    clean: Callable[[str], str] = as_printed
+
+
+NOTHING = Given()
 
 
 class _Leader(asyncio.subprocess.SubprocessStreamProtocol):
@@ -59,13 +80,17 @@ class UpstreamProcess:
         options: UpstreamOptions,
         on_line: Callable[[bytes], None],
         on_end: Callable[[int | None], None],
+        given: Given = NOTHING,
     ) -> UpstreamProcess:
         """Start the command; ``on_line`` gets each line it prints, ``on_end`` its exit code, once.
+
+        ``given`` is what this process alone gets, over what the operator configured for all.
 
         Raises:
             UnreachableError: it cannot be started.
         """
-        environment = {k: os.environ[k] for k in _INHERITED if k in os.environ} | dict(options.env)
+        inherited = {k: os.environ[k] for k in _INHERITED if k in os.environ}
+        environment = inherited | dict(options.env) | dict(given.environment)
         loop = asyncio.get_running_loop()
         try:
             transport, protocol = await loop.subprocess_exec(
@@ -88,7 +113,7 @@ class UpstreamProcess:
         made = cls(process, options)
         made._tasks = [
             asyncio.create_task(made._read(on_line, on_end)),
-            asyncio.create_task(made._listen()),
+            asyncio.create_task(made._listen(given)),
         ]
         log.info("upstream started", upstream=options.name, pid=process.pid)
         return made
@@ -157,10 +182,12 @@ class UpstreamProcess:
         level("upstream ended", upstream=name, pid=self._process.pid, code=code)
         on_end(code)
 
-    async def _listen(self) -> None:
+    async def _listen(self, given: Given) -> None:
         """Turn what it says on standard error into log lines."""
         stderr = self._process.stderr
-        said = StderrLog(self._options.name, self._options.env, asyncio.get_running_loop().time)
+        environment = {**self._options.env, **given.environment}
+        now = asyncio.get_running_loop().time
+        said = StderrLog(self._options.name, environment, now, given.secrets, given.clean)
         while stderr is not None and (chunk := await stderr.read(_LOG_BYTES)):
             said.feed(chunk)
         said.end()

@@ -8,7 +8,7 @@ That is a courtesy to the log's readers, not a wall: an upstream can print a sec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -19,6 +19,7 @@ LINES_A_WINDOW = 20
 LINE_CHARACTERS = 500
 _HELD_BYTES = 65_536
 _LEAST_SECRET = 6
+_A_LINE = 16
 _BLANK = "[blanked]"
 _NAMED = re.compile(
     r"""(?ix) \b ( [a-z0-9_-]* (?: password | passwd | secret | token | api[_-]?key | authorization
@@ -37,17 +38,28 @@ class StderrLog:
         name: the upstream's, which every line carries.
         environment: what the process was given; none of its values reaches the log.
         clock: seconds that only rise.
+        secrets: what was minted for the process; nor do these, by the line where they have many.
+        clean: takes out what else must not be logged, first: every credential that is alive.
     """
 
     def __init__(
-        self, name: str, environment: Mapping[str, str], clock: Callable[[], float]
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        clock: Callable[[], float],
+        secrets: Sequence[str] = (),
+        clean: Callable[[str], str] = str,
     ) -> None:
         self._name = name
-        values = {value for value in environment.values() if len(value) >= _LEAST_SECRET}
+        given = {*environment.values(), *secrets}
+        # A key of many lines is printed line by line.
+        given |= {line for value in given for line in value.splitlines() if len(line) >= _A_LINE}
         # The longest first: one value may be a part of another.
-        self._values = sorted(values, key=len, reverse=True)
+        self._values = sorted((v for v in given if len(v) >= _LEAST_SECRET), key=len, reverse=True)
+        self._secret_clean = clean
         self._clock = clock
         self._held = b""
+        self._overlong = False
         self._began = clock()
         self._said = 0
         self._left_out = 0
@@ -55,13 +67,18 @@ class StderrLog:
     def feed(self, chunk: bytes) -> None:
         """Take what was read."""
         *lines, self._held = (self._held + chunk).split(b"\n")
-        self._held = self._held[-_HELD_BYTES:]
         for line in lines:
-            self._line(line)
+            if not self._overlong:
+                self._line(line)
+            self._overlong = False
+        if len(self._held) > _HELD_BYTES:
+            # What is cut in two may be a secret, and half of one is found by nobody.
+            self._held, self._overlong = b"", True
 
     def end(self) -> None:
         """Say what is left, and how much was left out."""
-        self._line(self._held)
+        if not self._overlong:
+            self._line(self._held)
         self._held = b""
         self._summed_up()
 
@@ -84,6 +101,7 @@ class StderrLog:
         self._left_out = 0
 
     def _clean(self, text: str) -> str:
+        text = self._secret_clean(text)
         for value in self._values:
             text = text.replace(value, _BLANK)
         text = _NAMED.sub(lambda found: found[1] + _BLANK, text)

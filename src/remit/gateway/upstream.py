@@ -18,7 +18,7 @@ class Outgoing:
 
     ``owner`` is the workload it is made for: an upstream process is never shared between two.
     ``quiet`` says that the answer is a stream which may stay silent as long as it likes.
-    ``credential`` is for an upstream that is no server, to which nothing can be injected.
+    ``credential`` is for an upstream that uses it itself, or starts a process with it.
     """
 
     method: str
@@ -82,6 +82,15 @@ class Understanding(Protocol):
         Raises:
             InputError: it cannot be told, so the call is refused.
         """
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """An upstream whose processes hold credentials."""
+
+    async def let_go(self, lease: str) -> None:
+        """End every process that holds the credential of a lease, and wait for its end."""
         ...
 
 

@@ -170,6 +170,15 @@ class FakeLeases:
 
     alive: dict[str, str] = field(default_factory=dict)
     settled: list[str] = field(default_factory=list)
+    holders: list[Any] = field(default_factory=list)
+
+    def held_by(self, let_go: Any) -> None:
+        self.holders.append(let_go)
+
+    async def end(self, lease: str) -> None:
+        """End a lease as the book does: whoever holds its credential lets go first."""
+        for let_go in self.holders:
+            await let_go(lease)
 
     def secrets(self) -> dict[str, str]:
         return self.alive

@@ -16,6 +16,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
+from remit.gateway import stdio_upstream
 from remit.gateway.options import UpstreamOptions
 from remit.gateway.scan import scan
 from remit.model.errors import UpstreamError
@@ -277,7 +278,7 @@ async def test_ready_is_a_command_that_answered_since_its_last_start(stand: Any,
         await scan(made.gateway, "up")
         assert made.gateway.health()["up"] is None
         opened = await made.post(INITIALIZE)
-        _, pipe = made.gateway.upstreams["up"]._sessions[opened.headers["mcp-session-id"]]
+        pipe = made.gateway.upstreams["up"]._sessions[opened.headers["mcp-session-id"]].pipe
         os.kill(pipe.pid, signal.SIGKILL)
         await until(pipe.ended.is_set)
         assert "ended" in made.gateway.health()["up"]
@@ -285,7 +286,11 @@ async def test_ready_is_a_command_that_answered_since_its_last_start(stand: Any,
         assert made.gateway.health()["up"] is None
 
 
-async def test_who_breaks_its_own_processes_keeps_nobody_else_out(stand: Any):
+async def test_who_breaks_its_own_processes_keeps_nobody_else_out(
+    stand: Any, monkeypatch: pytest.MonkeyPatch
+):
+    # Longer than this test takes on any machine.
+    monkeypatch.setattr(stdio_upstream, "_FIRST_PAUSE_SECONDS", 3600.0)
     serve = f"import runpy; runpy.run_path({str(BARE)!r})"
     source = (
         "import sys\nline = sys.stdin.readline()\nif 'poison' in line: sys.exit(1)\n"
@@ -293,7 +298,8 @@ async def test_who_breaks_its_own_processes_keeps_nobody_else_out(stand: Any):
     )
     poison = INITIALIZE.replace('"name":"t"', '"name":"poison"')
     other = {"authorization": "Bearer token-b", "remit_task": "b:task_2"}
-    async with stand(options(command=(sys.executable, "-c", source))) as made:
+    command = (sys.executable, "-c", source)
+    async with stand(options(command=command, restart_seconds=3600.0)) as made:
         for expected in ("ended", "keeps ending"):
             assert expected in (await made.post(poison)).text
         assert b'"result"' in (await made.post(INITIALIZE, **other)).body
