@@ -151,19 +151,21 @@ async def test_killed_while_it_hangs_or_after_it_landed_every_call_has_one_outco
 
 UP = """
 import sys, threading
-from remit.cli import main, up
+from remit.cli import main
 from remit.app import serve
 
+serving = serve.serving
+
 class Hanging:
-    def __init__(self, loaded):
-        self.inner = serve.serving(loaded)
+    def __init__(self, loaded, **given):
+        self.inner = serving(loaded, **given)
     async def __aenter__(self):
         house = await self.inner.__aenter__()
         house.journal.stage(lambda _: threading.Event().wait())
     async def __aexit__(self, *error):
         return await self.inner.__aexit__(*error)
 
-up.serving = Hanging
+serve.serving = Hanging
 main.main(["up", "--config", sys.argv[1]])
 """
 
