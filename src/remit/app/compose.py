@@ -69,9 +69,6 @@ from remit.tasks.templates import parse_templates
 
 log = structlog.get_logger()
 
-_MAX_FOUND = 200
-"""Accepted changes that a record names; it has to fit a leaf of the log."""
-
 
 utc_now = SteadyClock()
 """The authority's time, for every room; it never goes back while the process lives."""
@@ -220,6 +217,7 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
     steps = (*_accepted(journal), _started(loaded, ledger), policy.bundle.record(), *brokers.loaded)
     for step in steps:
         ledger.stage(step, Context())
+    journal.accepted_is_recorded()
     await ledger.barrier()
     await _end_what_time_lengthened(authority)
     kept.push_async_callback(_stopped, ledger)
@@ -364,7 +362,7 @@ def _previews(ledger: Ledger) -> OpenPreview:
 
 def _accepted(journal: Journal) -> list[Step]:
     """Return the record of what was changed at rest and the owner stands by; none where nothing."""
-    found = list(journal.accepted[:_MAX_FOUND])
+    found = list(journal.accepted)
     return [Step(kind="authority.state_accepted", body={"found": found})] if found else []
 
 

@@ -13,7 +13,8 @@ from world import World, standing
 from remit.app.compose import compose
 from remit.app.config import load
 from remit.cli.main import status_of
-from remit.model.errors import ApprovalRequiredError, ProofError
+from remit.identity.registry import Registry
+from remit.model.errors import ApprovalRequiredError, ConfigError, ProofError
 from remit.model.lease import Lease, LeaseScope, LeaseState
 from remit.model.record import Context
 from remit.model.subject import Person
@@ -87,6 +88,10 @@ def put_back(table: str) -> str:
     return f"REPLACE INTO main.{table} SELECT * FROM old.{table}"
 
 
+RESUMED = (
+    "UPDATE agents SET document = replace(CAST(document AS TEXT), 'suspended', 'active') "
+    "WHERE name = 'helper'"
+)
 WAYS = {
     "changed budget": (
         (
@@ -176,11 +181,7 @@ async def test_what_nobody_touched_starts_again_and_again(state: Path):
 
 
 async def test_a_change_that_the_owner_stands_by_is_accepted_once_and_recorded(state: Path):
-    tamper(
-        state,
-        "UPDATE agents SET document = replace(CAST(document AS TEXT), 'suspended', 'active') "
-        "WHERE name = 'helper'",
-    )
+    tamper(state, RESUMED)
     config = load(state.parent.parent / "remit.toml")
     house = await compose(config, accept_state=True)
     records = [r for _, r in await house.authority.evidence.records(limit=1000)]
@@ -188,6 +189,50 @@ async def test_a_change_that_the_owner_stands_by_is_accepted_once_and_recorded(s
     said = [record.body for record in records if record.kind == "authority.state_accepted"]
     assert said == [{"found": ["row `helper` of `agents` was changed"]}]
     await (await compose(config)).close()
+
+
+async def accepted(state: Path) -> list[object]:
+    """Start, and return what the log says was accepted so far."""
+    house = await compose(load(state.parent.parent / "remit.toml"))
+    records = [r for _, r in await house.authority.evidence.records(limit=1000)]
+    await house.close()
+    return [record.body for record in records if record.kind == "authority.state_accepted"]
+
+
+async def test_a_start_that_accepts_and_then_fails_is_recorded_by_the_next_one(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tamper(state, RESUMED)
+
+    async def broken(_: object) -> None:
+        raise ConfigError("the start ends here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "load", broken)
+        for _ in range(2):
+            with pytest.raises(ConfigError):
+                await compose(load(state.parent.parent / "remit.toml"), accept_state=True)
+    for _ in range(2):  # and not said again
+        assert await accepted(state) == [{"found": ["row `helper` of `agents` was changed"]}]
+
+
+async def test_what_is_accepted_fits_a_record_whatever_it_is_called(state: Path):
+    tamper(
+        state,
+        "INSERT INTO leases "
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
+        "SELECT i || char(27) || hex(zeroblob(40000)), task, 'settled', "
+        "expires_at, document, records, tag FROM leases, n WHERE id = 'lease_1'",
+    )
+    config = load(state.parent.parent / "remit.toml")
+    with pytest.raises(ProofError, match="295 more") as caught:
+        await compose(config)
+    assert len(str(caught.value)) < 2000
+    assert str(caught.value).isprintable()
+    await (await compose(config, accept_state=True)).close()
+    ((said,),) = [body.values() for body in await accepted(state)]
+    assert len(said) == 200
+    assert all(each.isprintable() and len(each) < 200 for each in said)
 
 
 async def test_doctor_says_what_remit_up_would(state: Path, capsys: pytest.CaptureFixture[str]):

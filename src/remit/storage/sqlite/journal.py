@@ -83,7 +83,8 @@ class Journal:
         wait_seconds: float,
     ) -> None:
         self.path = path
-        self.accepted: tuple[str, ...] = ()
+        self._accepted: tuple[str, ...] = ()
+        self._seals = seals
         self._lock_file = lock
         self._max_queued = max_queued
         self._wait_seconds = wait_seconds
@@ -123,7 +124,7 @@ class Journal:
             clock: tells the time that the lock file shows to whoever comes second.
             max_queued: how many writes may wait before staging raises.
             wait_seconds: how long a barrier, a read or the end waits for the disk.
-            accept_state: take the working tables as they stand; ``accepted`` says what was found.
+            accept_state: take the working tables as they stand; see :attr:`accepted`.
 
         Raises:
             ProofError: rows of the working tables were changed, removed or put back at rest.
@@ -135,7 +136,7 @@ class Journal:
             migrate(path)
             seals, accepted = open_seals(path, accept=accept_state)
             journal = cls(path, lock, seals, max_queued=max_queued, wait_seconds=wait_seconds)
-            journal.accepted = accepted
+            journal._accepted = accepted
         except BaseException:
             lock.release()
             raise
@@ -151,6 +152,19 @@ class Journal:
     def hung(self) -> bool:
         """Whether the end came without the writer: its thread waits for the disk still."""
         return self._closing and self._thread.is_alive()
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """What was found in the working tables and taken as it stood, and is not on record yet."""
+        return self._accepted
+
+    def accepted_is_recorded(self) -> None:
+        """Say that the record of what was accepted is staged: no later start has to leave it.
+
+        Raises:
+            EvidenceError: as :meth:`stage`.
+        """
+        self.stage(lambda _: self._seals.recorded())
 
     def stage(self, write: Write) -> None:
         """Stage a write; it runs on the writer's thread, in its turn, inside the group.

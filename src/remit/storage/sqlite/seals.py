@@ -31,9 +31,12 @@ from remit.storage.sqlite import leaves
 from remit.storage.sqlite.metadata import METADATA
 
 KEY_BYTES = 32
+MAX_ACCEPTED = 200
+"""Accepted changes that are named; they have to fit a leaf of the log."""
 MAX_KNOWN_ROWS = 20_000
 """Rows whose digest is remembered, so as not to read them again before they are replaced."""
 _TAG_BYTES = 16
+_SHOWN = 80
 _MODULUS = 2**256
 _BOUND = [b"remit state seal v1"]
 
@@ -66,10 +69,14 @@ class Row:
 
 
 class Sums(msgspec.Struct):
-    """What the seal says: how long the log was, and each table's count and sum."""
+    """What the seal says: how long the log was, and each table's count and sum.
+
+    ``accepted`` is what the owner stood by, for as long as no record says so.
+    """
 
     records: int = 0
     tables: dict[str, tuple[int, bytes]] = {}
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,11 +121,13 @@ class Seals:
         self._statements: dict[str, _Statements] = {}
         self._sums: Sums | None = None
         self._moved: dict[str, tuple[int, int]] = {}
+        self._recorded = False
         self._digests: dict[tuple[str, object], int] = {}
 
     def begin(self, driver: sqlite3.Connection) -> None:
         """Start a group: what the group before moved is in the file, or was lost with it."""
         self._moved = {}
+        self._recorded = False
         if self._sums is None:
             self._sums = self.read(driver) or Sums()
 
@@ -156,7 +165,11 @@ class Seals:
         for name, (count, total) in self._moved.items():
             tables[name] = (count, total.to_bytes(32, "big"))
         self._moved = {}
-        self._write(driver, Sums(records, tables))
+        self._write(driver, Sums(records, tables, () if self._recorded else self._known.accepted))
+
+    def recorded(self) -> None:
+        """Keep what was accepted no longer: its record is in this group, or before it."""
+        self._recorded = True
 
     def forget(self) -> None:
         """Take nothing for granted: a group was lost, or kept though its commit failed."""
@@ -197,8 +210,8 @@ class Seals:
         for each in found:
             yield from _faults(driver, each, sealed.tables.get(each.name, _EMPTY))
 
-    def seal_all(self, driver: sqlite3.Connection) -> None:
-        """Seal what stands in the file now, whatever was sealed before."""
+    def seal_all(self, driver: sqlite3.Connection, accepted: Sequence[str]) -> None:
+        """Seal what stands in the file now, and that ``accepted`` is still to be recorded."""
         tables: dict[str, tuple[int, bytes]] = {}
         for table in _tables():
             said = self._of(table)
@@ -207,7 +220,8 @@ class Seals:
                 driver.execute(said.tag, (self._tag(said.name, row[:-1]), key))
             found = self._scan(driver, table)
             tables[said.name] = found.sum
-        self._write(driver, Sums(leaves.next_index(driver), tables))
+        kept = tuple(dict.fromkeys(accepted))[:MAX_ACCEPTED]
+        self._write(driver, Sums(leaves.next_index(driver), tables, kept))
 
     def _scan(self, driver: sqlite3.Connection, table: Table) -> _Found:
         said = self._of(table)
@@ -270,7 +284,7 @@ a task it is the task that the record belongs to."""
 
 def _faults(driver: sqlite3.Connection, found: _Found, sealed: tuple[int, bytes]) -> Iterator[str]:
     for key in found.edited:
-        yield f"row `{key}` of `{found.name}` was changed"
+        yield f"row `{_shown(key)}` of `{found.name}` was changed"
     if not found.edited and found.sum != sealed:
         suspects = list(_suspects(driver, found))
         yield from suspects or [f"a row of `{found.name}` was removed or put back"]
@@ -291,9 +305,15 @@ def _suspects(driver: sqlite3.Connection, found: _Found) -> Iterator[str]:
         last[task if member is None else _member(data, member)] = index
     for key, index in last.items():
         if key not in found.written:
-            yield f"row `{key}` of `{found.name}` was removed"
+            yield f"row `{_shown(key)}` of `{found.name}` was removed"
         elif found.written[key] < index:
-            yield f"row `{key}` of `{found.name}` was put back to what it was before"
+            yield f"row `{_shown(key)}` of `{found.name}` was put back to what it was before"
+
+
+def _shown(key: object) -> str:
+    """Return a row's key as a sentence may hold it: somebody else may have chosen it."""
+    text = str(key).encode("unicode_escape").decode()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _member(data: bytes, member: str) -> str:

@@ -26,6 +26,8 @@ def key_path(path: Path) -> Path:
 def open_seals(path: Path, *, accept: bool) -> tuple[Seals, tuple[str, ...]]:
     """Check the working tables of the file at ``path``; return their seals, and what was accepted.
 
+    What was accepted comes back at every start until a record says so: a start may end before that.
+
     Raises:
         ProofError: what stands in them is not what was sealed, and is not to be accepted.
         ConfigError: the key cannot be read or made, or the file not be read.
@@ -40,7 +42,9 @@ def open_seals(path: Path, *, accept: bool) -> tuple[Seals, tuple[str, ...]]:
             if faults and not accept:
                 raise ProofError(refusal(faults))
             if faults:
-                seals.seal_all(driver)
+                seals.seal_all(driver, (*_accepted(seals, driver), *faults))
+            accepted = _accepted(seals, driver)
+            if faults:
                 seals.forget()
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise ConfigError(
@@ -49,7 +53,15 @@ def open_seals(path: Path, *, accept: bool) -> tuple[Seals, tuple[str, ...]]:
         ) from error
     finally:
         engine.dispose()
-    return seals, faults
+    return seals, accepted
+
+
+def _accepted(seals: Seals, driver: sqlite3.Connection) -> tuple[str, ...]:
+    try:
+        sealed = seals.read(driver)
+    except ProofError:  # which is one of the faults
+        return ()
+    return () if sealed is None else sealed.accepted
 
 
 def look(path: Path) -> tuple[str, ...]:
