@@ -1,0 +1,327 @@
+"""The Kubernetes broker's configuration and grants, and a server that is no API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from remit.credentials.brokers.kubernetes import KubernetesBroker
+from remit.credentials.brokers.kubernetes_options import read_grant
+from remit.credentials.port import Surroundings
+from remit.model.errors import BrokerError, ConfigError, NotMintedError
+from remit.testing.broker_suite import Lab
+
+OPTIONS: dict[str, Any] = {
+    "url": "https://127.0.0.1:6443",
+    "namespace": "agents",
+    "token": "env:KUBE_TOKEN",
+}
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBE_TOKEN", "the-admins-own-token")
+
+
+def surroundings(folder: Path, http: Any = None) -> Surroundings:
+    return Surroundings(
+        http=http,
+        clock=lambda: datetime.now(UTC),
+        signer=None,  # type: ignore[arg-type]
+        installation="remit-0a1b2c3d",
+        state=folder,
+        path=lambda text: folder / text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": "http://kube.example:6443"}, "https"),
+        ({"url": "https://user:word@kube.example"}, "url"),
+        ({"url": "https://kube.example/?x"}, "url"),
+        ({"url": "kube.example"}, "url"),
+        ({"namespace": ""}, "namespace"),
+        ({"namespace": "Agents"}, "namespace"),
+        ({"namespace": "agents/secrets"}, "namespace"),
+        ({"namespace": "agents\n"}, "namespace"),
+        ({"namespace": "x" * 64}, "namespace"),
+        ({"token": "eyJ.in.clear"}, "token"),
+        ({"token": None}, "token_file"),
+        ({"token_file": "x"}, "token"),
+        ({"ca_file": "no-such-file"}, "ca_file"),
+        ({"ca_file": "not-a-certificate"}, "ca_file"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds"),
+        ({"insecure": True}, "insecure"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_options_that_make_no_sense_are_refused_and_name_the_table_and_the_key(
+    tmp_path: Path, changes: dict[str, Any], said: str
+):
+    (tmp_path / "not-a-certificate").write_text("hello")
+    given = {key: value for key, value in {**OPTIONS, **changes}.items() if value is not None}
+    with pytest.raises(ConfigError) as raised:
+        KubernetesBroker("kube", given, surroundings(tmp_path))
+    assert "[broker.kube]" in str(raised.value)
+    assert said in str(raised.value)
+    assert "eyJ.in.clear" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        {},
+        {"service_account": ""},
+        {"service_account": "Deployer"},
+        {"service_account": "../secrets/x"},
+        {"service_account": "a..b"},
+        {"service_account": "a/token?x="},
+        {"service_account": "dépl"},
+        {"service_account": "x" * 254},
+        {"service_account": "d\n"},
+        {"service_account": "{args.account}"},
+        {"service_account": "{task.template}"},
+        {"service_account": ["d"]},
+        {"service_account": "d", "audiences": "vault"},
+        {"service_account": "d", "audiences": [""]},
+        {"service_account": "d", "audiences": ["{args.audience}"]},
+        {"service_account": "d", "audiences": ["a b"]},
+        {"service_account": "d", "audiences": ["x" * 257]},
+        {"service_account": "d", "audiences": [f"a{n}" for n in range(9)]},
+        {"service_account": "d", "namespace": "kube-system"},
+    ],
+    ids=lambda grant: repr(grant)[:60],
+)
+def test_grants_that_make_no_sense_are_refused_when_they_are_read(grant: dict[str, Any]):
+    with pytest.raises(ConfigError):
+        read_grant(grant)
+
+
+# --- a server that answers as a test says ---
+
+
+@dataclass
+class Script:
+    url: str = ""
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: asyncio.Event | None = None
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+async def script() -> AsyncIterator[Script]:
+    made = Script()
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.text()
+        made.asked.append((request.method, request.raw_path, json.loads(body) if body else None))
+        if made.hang is not None:
+            await made.hang.wait()
+        status, said = made.answers.pop(0) if len(made.answers) > 1 else made.answers[0]
+        return web.Response(status=status, body=said, headers=made.headers)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    if made.hang is not None:
+        made.hang.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., KubernetesBroker]]:
+    async with aiohttp.ClientSession(trust_env=False) as http:
+
+        def one(**options: Any) -> KubernetesBroker:
+            given = {**OPTIONS, "url": script.url, **options}
+            return KubernetesBroker("kube", given, surroundings(tmp_path, http))
+
+        yield one
+
+
+class Target:
+    installation = "remit-0a1b2c3d"
+    names_are_ours = True
+
+    def __init__(self, broker: KubernetesBroker) -> None:
+        self.broker, self.grant = broker, {"service_account": "deployer"}
+
+
+def lab(broker: KubernetesBroker) -> Lab:
+    return Lab(Target(broker))  # type: ignore[arg-type]
+
+
+MADE = (201, b'{"metadata": {"uid": "u-1"}}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "certain"),
+    [
+        ((401, b'{"reason": "Unauthorized", "message": "k3y"}'), True),
+        ((403, b'{"reason": "Forbidden k3y"}'), True),
+        ((404, b"<html>k3y"), True),
+        ((500, b"k3y"), False),
+        ((200, b"{}"), False),
+        ((201, b""), False),
+        ((201, b"[]"), False),
+        ((201, b'{"metadata": "k3y"}'), False),
+        ((201, b'{"metadata": {"uid": ""}}'), False),
+        ((302, b""), False),
+    ],
+    ids=repr,
+)
+async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_is_told(
+    make: Callable[..., KubernetesBroker],
+    script: Script,
+    answer: tuple[int, bytes],
+    certain: bool,
+):
+    script.answers = [answer]
+    script.headers = {"Location": "https://evil.example/"} if answer[0] == 302 else {}
+    broker = make()
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(lab(broker).order())
+    assert isinstance(raised.value, NotMintedError) is certain
+    assert "k3y" not in str(raised.value)
+    assert len(script.asked) == 1, "no redirect is followed with a token"
+
+
+def granted(**changes: Any) -> tuple[int, bytes]:
+    made = {"token": "e.y.j", "expirationTimestamp": "2030-01-01T00:00:00Z", **changes}
+    return 201, json.dumps({"spec": {"boundObjectRef": {"uid": "u-1"}}, "status": made}).encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (201, b"{}"),
+        (201, b'{"status": []}'),
+        granted(token=""),
+        granted(token=7),
+        granted(expirationTimestamp=None),
+        granted(expirationTimestamp="soon"),
+        granted(expirationTimestamp="2030-01-01T00:00:00"),
+        (201, granted()[1].replace(b"u-1", b"u-2")),
+    ],
+    ids=repr,
+)
+async def test_a_token_that_is_answered_with_something_else_is_not_used_and_its_secret_removed(
+    make: Callable[..., KubernetesBroker], script: Script, answer: tuple[int, bytes]
+):
+    script.answers = [MADE, answer, (200, b"{}"), (404, b"{}")]
+    broker = make()
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(lab(broker).order())
+    assert not isinstance(raised.value, NotMintedError)
+    assert [method for method, _, _ in script.asked] == ["POST", "POST", "DELETE", "GET"]
+
+
+async def test_a_refused_token_whose_secret_may_stand_is_not_called_unminted(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    script.answers = [MADE, (403, b"{}"), (500, b"")]
+    broker = make()
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(lab(broker).order())
+    assert not isinstance(raised.value, NotMintedError)
+
+
+OF_ANOTHER = json.dumps(
+    {"kind": "Status", "reason": "NotFound", "details": {"kind": "secrets", "name": "other"}}
+).encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (404, b"<html>not found"),
+        (404, b'{"kind": "Status", "reason": "NotFound"}'),
+        (404, b'{"kind": "Status", "reason": "NotFound", "details": {"kind": "namespaces"}}'),
+        (404, OF_ANOTHER),
+        (410, b"{}"),
+        (200, b"{}"),
+    ],
+    ids=repr,
+)
+async def test_only_the_api_servers_word_on_this_secret_confirms_that_it_is_gone(
+    make: Callable[..., KubernetesBroker], script: Script, answer: tuple[int, bytes]
+):
+    script.answers = [(200, b"{}"), answer]
+    broker = make()
+    with pytest.raises(BrokerError):
+        await broker.revoke(lab(broker).order().lease, None)
+
+
+@pytest.mark.parametrize("answer", [(201, b"{}"), (200, b""), (404, b"{}"), (201, b"[1]")])
+async def test_a_review_that_says_nothing_confirms_nothing(
+    make: Callable[..., KubernetesBroker], script: Script, answer: tuple[int, bytes]
+):
+    broker = make()
+    lease = lab(broker).order().lease
+    details = {"kind": "secrets", "name": lease.handle}
+    gone = json.dumps({"kind": "Status", "reason": "NotFound", "details": details}).encode()
+    script.answers = [(404, gone), (404, gone), answer]
+    with pytest.raises(BrokerError):
+        await broker.revoke(lease, '{"token": "e.y.j", "audiences": []}')
+
+
+async def test_a_list_without_an_end_is_an_error(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    script.answers = [(200, b'{"items": [], "metadata": {"continue": "again"}}')]
+    with pytest.raises(BrokerError, match="no end"):
+        await make().census([])
+
+
+async def test_a_server_that_hangs_may_have_minted(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    script.hang, script.answers = asyncio.Event(), [MADE]
+    broker = make(timeout_seconds=0.2)
+    with pytest.raises(BrokerError) as raised:
+        await broker.issue(lab(broker).order())
+    assert not isinstance(raised.value, NotMintedError)
+
+
+async def test_a_server_that_nobody_reaches_minted_nothing(make: Callable[..., KubernetesBroker]):
+    broker = make(url="http://127.0.0.1:1")
+    with pytest.raises(NotMintedError, match="not reached"):
+        await broker.issue(lab(broker).order())
+
+
+async def test_a_server_whose_certificate_nobody_trusts_is_not_sent_a_token(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    """Plain http where TLS was wanted stands for any server that cannot show its certificate."""
+    script.answers = [MADE]
+    broker = make(url=script.url.replace("http://", "https://"))
+    with pytest.raises(BrokerError):
+        await broker.issue(lab(broker).order())
+    assert not script.asked
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int):
+    (tmp_path / "token").write_text("shared-with-everyone")
+    (tmp_path / "token").chmod(mode)
+    given = {**OPTIONS, "token_file": "token"}
+    del given["token"]
+    with pytest.raises(ConfigError, match="chmod 600") as raised:
+        KubernetesBroker("kube", given, surroundings(tmp_path))
+    assert "shared-with" not in str(raised.value)
