@@ -15,8 +15,8 @@ from aiohttp.resolver import ThreadedResolver
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")
 """All that IANA gave out of IPv6; the rest, as ``::a.b.c.d``, means what each system makes of it."""
-_RELAYS = ipaddress.ip_network("192.88.99.0/24")
-"""To whoever is the nearest relay (RFC 7526 took it back)."""
+_ODD = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24")))
+"""Of protocols' own use, and to whoever is the nearest relay (RFC 6890, RFC 7526)."""
 
 
 class PrivateAddressError(OSError):
@@ -60,7 +60,8 @@ def is_public(address: str) -> bool:
         if inner:
             return is_public(str(inner))
         return found in _UNICAST and found.is_global
-    return found.is_global and not found.is_multicast and found not in _RELAYS
+    odd = any(found in network for network in _ODD)
+    return found.is_global and not found.is_multicast and not odd
 
 
 def is_literal(host: str) -> bool:

@@ -8,6 +8,7 @@ connection of its own: no answer can be mistaken for another's, and no proxy of 
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -146,7 +147,8 @@ class Flight:
                     method,
                     URL(url, encoded=True),
                     headers=headers,
-                    data=self.request.body or None,
+                    # As a file, which aiohttp writes in pieces.
+                    data=io.BytesIO(self.request.body) if self.request.body else None,
                     allow_redirects=False,
                     ssl=service.tls or True,
                     timeout=aiohttp.ClientTimeout(
