@@ -99,12 +99,15 @@ class House:
         await self.stack.aclose()
 
 
-async def compose(loaded: Loaded, *, accept_state: bool = False) -> House:
+async def compose(
+    loaded: Loaded, *, accept_state: bool = False, forget_agents: bool = False
+) -> House:
     """Open the state folder and put an authority together.
 
     Args:
         loaded: the configuration.
         accept_state: take working tables that were changed at rest as they stand, and record it.
+        forget_agents: take no process that ran before for an agent's.
 
     Raises:
         ConfigError: the configuration, a key file or the bundle is wrong, or another process
@@ -113,13 +116,18 @@ async def compose(loaded: Loaded, *, accept_state: bool = False) -> House:
         ProofError: the database was altered behind the log's back.
     """
     async with AsyncExitStack() as stack:
-        house = await _compose(loaded, stack, accept_state=accept_state)
+        house = await _compose(loaded, stack, accept_state, forget_agents)
         stack.pop_all()
         return house
     raise AssertionError  # pragma: no cover - the block above returns or raises
 
 
-async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool) -> House:
+async def _compose(
+    loaded: Loaded,
+    stack: AsyncExitStack,
+    accept_state: bool,  # noqa: FBT001 - called above alone
+    forget_agents: bool,  # noqa: FBT001 - as above
+) -> House:
     kept = AsyncExitStack()
     stack.push_async_callback(kept.aclose)
     config, state = loaded.config, loaded.state
@@ -236,6 +244,8 @@ async def _compose(loaded: Loaded, stack: AsyncExitStack, *, accept_state: bool)
         close_task=close_task,
     )
     kept.push_async_callback(gateway.close)
+    if forget_agents:  # not before the state folder is ours: another's agents may run
+        book_file.forget(state / book_file.FILE)
     processes = ProcessBook(ledger, file=state / book_file.FILE)
     workload_api = WorkloadApi(
         trust_domain,

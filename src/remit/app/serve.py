@@ -73,12 +73,15 @@ class _Listener(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(loaded: Loaded, *, accept_state: bool = False) -> AsyncIterator[House]:
+async def serving(
+    loaded: Loaded, *, accept_state: bool = False, forget_agents: bool = False
+) -> AsyncIterator[House]:
     """Run an authority for as long as the block runs.
 
     Args:
         loaded: the configuration.
         accept_state: take working tables that were changed at rest as they stand, and record it.
+        forget_agents: take no process that ran before for an agent's.
 
     Raises:
         ConfigError: something that the configuration names cannot be had (a port that is taken).
@@ -90,7 +93,7 @@ async def serving(loaded: Loaded, *, accept_state: bool = False) -> AsyncIterato
                 "choose a state folder with a shorter path"
             )
     _check_tls(loaded)
-    house = await compose(loaded, accept_state=accept_state)
+    house = await compose(loaded, accept_state=accept_state, forget_agents=forget_agents)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(house.close)
         control = control_app(house)

@@ -16,7 +16,6 @@ from remit.app import logs
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import ERR
 from remit.cli.hardening import forbid_tracing
-from remit.identity.workload_api import book_file
 from remit.model.errors import EvidenceError
 
 
@@ -51,8 +50,6 @@ def up(
     from remit.app.serve import serving  # noqa: PLC0415
 
     forbid_tracing()
-    if forget_agents:
-        book_file.forget(loaded.state / book_file.FILE)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -60,7 +57,7 @@ def up(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         try:
-            async with serving(loaded, accept_state=accept_state):
+            async with serving(loaded, accept_state=accept_state, forget_agents=forget_agents):
                 if not common.json:
                     ERR.print(f"remit is up at [bold]{loaded.url}[/]; stop it with Ctrl-C")
                 await stop.wait()

@@ -85,7 +85,7 @@ from remit.app import serve
 from remit.cli.main import status_of
 
 @contextlib.asynccontextmanager
-async def serving(loaded, *, accept_state):
+async def serving(loaded, **asked):
     print("dumpable", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     yield
