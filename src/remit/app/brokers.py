@@ -1,4 +1,4 @@
-"""Makes the brokers that the configuration names, and binds upstreams to them."""
+"""Makes the brokers that the configuration names, and binds upstreams and services to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from remit.api.oauth import Tokens
-from remit.app.config import CredentialSection, Loaded
+from remit.app.config import Loaded
+from remit.app.sections import CredentialSection
 from remit.credentials.brokers.jwt import TOKEN_TYP, JwtBroker
 from remit.credentials.grants import check_grant
 from remit.credentials.leases import Leases
@@ -44,9 +45,11 @@ def open_brokers(loaded: Loaded, surroundings: Surroundings) -> Brokers:
         for name, table in loaded.config.brokers.items()
     }
     by_name = {name: broker for name, (broker, _) in made.items()}
+    config = loaded.config
     bindings = {
-        upstream: _binding(upstream, section.credential, by_name)
-        for upstream, section in loaded.config.upstreams.items()
+        name: _binding(f"{kind} `{name}`", section.credential, by_name)
+        for kind, sections in (("upstream", config.upstreams), ("service", config.services))
+        for name, section in sections.items()
         if section.credential is not None
     }
     return Brokers(
@@ -76,8 +79,8 @@ def issued_tokens(trust_domain: TrustDomain, issuer: str, leases: Leases) -> Tok
     )
 
 
-def _binding(upstream: str, section: CredentialSection, brokers: Mapping[str, Broker]) -> Binding:
-    where = f"upstream `{upstream}`, `credential.grant`"
+def _binding(named: str, section: CredentialSection, brokers: Mapping[str, Broker]) -> Binding:
+    where = f"{named}, `credential.grant`"
     broker, scope = brokers[section.broker], LeaseScope(section.scope)
     check_grant(section.grant, scope, where)
     try:

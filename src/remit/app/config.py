@@ -1,7 +1,6 @@
 """What `remit.toml` may say, read strictly: an unknown key is an error, not a hope.
 
-Paths are relative to the file that names them. Every field has a default that is safe on one
-machine; what goes wrong otherwise stands beside the field in ``TEMPLATE`` (app/template.py).
+Paths are relative to the file that names them. The tables themselves are in app/sections.py.
 """
 
 from __future__ import annotations
@@ -12,166 +11,26 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from remit.app.sections import (
+    AuthoritySection,
+    Config,
+    CredentialSection,
+    ServiceSection,
+    UpstreamSection,
+)
 from remit.model.errors import ConfigError
 
+__all__ = ["DEFAULT_FILE", "Config", "Loaded", "load", "parse"]
+
 DEFAULT_FILE = "remit.toml"
-DEFAULT_STATE = ".remit"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s/]*):(?P<port>[0-9]{1,5})\Z")
 _URL = re.compile(r"https?://[^\s/]+\S*\Z")
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
-class Tls(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Certificate chain and key, PEM."""
-
-    cert: str
-    key: str
-
-
-class AuthoritySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The authority itself."""
-
-    state: str = DEFAULT_STATE
-    trust_domain: str = "remit.local"
-    listen: str = "127.0.0.1:7480"
-    url: str | None = None
-    audience: str = "remit"
-    proof_of_possession: Literal["when_bound", "required"] = "when_bound"
-    allow_remote: bool = False
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    tls: Tls | None = None
-
-
-class IssuerRule(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tokens whose claims all match become this agent, or this person with these roles."""
-
-    claims: dict[str, str]
-    agent: str | None = None
-    person: str | None = None
-    roles: tuple[str, ...] = ()
-
-
-class IssuerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An OpenID Connect issuer whose tokens are accepted."""
-
-    issuer: str
-    audience: str
-    rules: tuple[IssuerRule, ...] = msgspec.field(name="rule", default=())
-
-
-class FederateSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Another trust domain, by the file or the https address of its bundle."""
-
-    trust_domain: str
-    bundle: str
-
-
-class WorkloadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Processes that are an agent because the kernel says all of these selectors of them."""
-
-    agent: str
-    selectors: tuple[str, ...]
-
-
-class ToolSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The operator's own word on a tool, over what its upstream claims."""
-
-    environment: Literal["dev", "staging", "prod"] | None = None
-    side_effects: bool | None = None
-    confidentiality: Literal["public", "internal", "confidential", "restricted"] | None = None
-    trusted: bool | None = None
-    categories: tuple[str, ...] | None = None
-    destinations: tuple[str, ...] | None = None
-
-
-class CredentialSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an upstream's calls get a credential, and where it goes."""
-
-    broker: str
-    scope: Literal["call", "task"] = "call"
-    seconds: int = 300
-    grant: dict[str, Any] = {}
-    header: dict[str, str] = {}
-    env: dict[str, str] = {}
-    meta: dict[str, str] = {}
-
-
-class SqlSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A database that the gateway itself serves: its tables, each with its columns."""
-
-    tables: dict[str, tuple[str, ...]]
-    default_schema: str = "public"
-    max_rows: int = 1_000
-    max_bytes: int = 1_048_576
-    statement_seconds: float = 30.0
-    connect_seconds: float = 5.0
-
-
-class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One MCP server behind the gateway."""
-
-    command: tuple[str, ...] = ()
-    url: str | None = None
-    sql: SqlSection | None = None
-    environment: Literal["dev", "staging", "prod"] = "dev"
-    env: dict[str, str] = {}
-    cwd: str | None = None
-    trusted: bool = False
-    timeout_seconds: float = 60.0
-    pin: Literal["first-sight", "accepted"] = "first-sight"
-    tool: dict[str, ToolSection] = {}
-    credential: CredentialSection | None = None
-
-
-class PolicySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the bundle lies; the default bundle where nothing is named."""
-
-    bundle: str | None = None
-    templates: str | None = None
-
-
-class ApprovalsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a person's yes is asked for."""
-
-    self_approval: bool = False
-    expires_seconds: int = 900
-
-
-class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each step may take, and how much may wait."""
-
-    identify_seconds: float = 10.0
-    decide_seconds: float = 2.0
-    issue_seconds: float = 15.0
-    settle_seconds: float = 30.0
-    durable_seconds: float = 10.0
-    publish_grace_seconds: float = 30.0
-    body_bytes: int = 4 * 1024 * 1024
-    connections: int = 512
-
-
-class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
-
-    authority: AuthoritySection = AuthoritySection()
-    issuers: tuple[IssuerSection, ...] = msgspec.field(name="issuer", default=())
-    federates: tuple[FederateSection, ...] = msgspec.field(name="federate", default=())
-    workloads: tuple[WorkloadSection, ...] = msgspec.field(name="workload", default=())
-    upstreams: dict[str, UpstreamSection] = msgspec.field(name="upstream", default_factory=dict)
-    brokers: dict[str, dict[str, Any]] = msgspec.field(name="broker", default_factory=dict)
-    policy: PolicySection = PolicySection()
-    approvals: ApprovalsSection = ApprovalsSection()
-    limits: LimitsSection = LimitsSection()
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,6 +106,7 @@ def parse(document: dict[str, Any], name: str) -> Config:
         raise ConfigError(f"`{name}`: {_lower(str(error))}") from error
     _check_authority(config.authority, name)
     _check_upstreams(config, name)
+    _check_services(config, name)
     _check_above_zero(msgspec.structs.asdict(config.limits), "`[limits]`", name)
     _check_above_zero({"expires_seconds": config.approvals.expires_seconds}, "`[approvals]`", name)
     for workload in config.workloads:
@@ -296,6 +156,25 @@ def _check_upstreams(config: Config, name: str) -> None:
         )
 
 
+def _check_services(config: Config, name: str) -> None:
+    for service, section in config.services.items():
+        where = f"`{name}`: service `{service}`"
+        if not _NAME.match(service):
+            raise ConfigError(f"{where}: a name is a-z 0-9 _ -, at most 63")
+        if service in config.upstreams:
+            raise ConfigError(f"{where}: an upstream has this name: give one of them another")
+        if section.openapi is None and not section.operation:
+            raise ConfigError(
+                f"{where}: nothing says what may be called: give `openapi`, or "
+                f"`[[service.{service}.operation]]`"
+            )
+        if section.operations and section.openapi is None:
+            raise ConfigError(f"{where}: `operations` chooses from an `openapi` document")
+        _check_above_zero(
+            {"timeout_seconds": section.timeout_seconds}, f"service `{service}`", name
+        )
+
+
 def _check_issuers(config: Config, name: str) -> None:
     for issuer in config.issuers:
         for rule in issuer.rules:
@@ -316,18 +195,25 @@ def _check_credentials(config: Config, name: str) -> None:
             raise ConfigError(f"`{name}`: broker `{broker}`: a name is a-z 0-9 _ -, at most 63")
         if not isinstance(table.get("kind"), str):
             raise ConfigError(f'`{name}`: broker `{broker}` wants a `kind`, as in `kind = "jwt"`')
-    for upstream, section in config.upstreams.items():
+    sections: list[tuple[str, UpstreamSection | ServiceSection]] = [
+        *((f"upstream `{each}`", section) for each, section in config.upstreams.items()),
+        *((f"service `{each}`", section) for each, section in config.services.items()),
+    ]
+    for said, section in sections:
         wanted = section.credential
         if wanted is None:
             continue
-        where = f"upstream `{upstream}`, `credential`"
+        where = f"{said}, `credential`"
         if wanted.broker not in config.brokers:
             known = ", ".join(f"`{each}`" for each in config.brokers) or "none is configured"
             raise ConfigError(
                 f"`{name}`: {where}: there is no broker `{wanted.broker}` ({known}): "
                 f"add `[broker.{wanted.broker}]`"
             )
-        _check_placing(section, wanted, f"`{name}`: {where}")
+        if isinstance(section, UpstreamSection):
+            _check_placing(section, wanted, f"`{name}`: {where}")
+        elif not wanted.header or wanted.env or wanted.meta:
+            raise ConfigError(f"`{name}`: {where}: it goes into a `header`, and nowhere else")
         _check_above_zero({"seconds": wanted.seconds}, where, name)
 
 

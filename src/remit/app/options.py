@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from remit.app.brokers import injection
-from remit.app.config import Loaded, SqlSection, ToolSection
+from remit.app.config import Loaded
+from remit.app.sections import ServiceSection, SqlSection, ToolSection
+from remit.gateway.egress.openapi import read_operations
+from remit.gateway.egress.operations import Operation, Operations
+from remit.gateway.egress.service import Service
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 from remit.gateway.sql.options import SqlOptions
 from remit.identity.oidc import Issuer, Rule
+from remit.model.errors import ConfigError
 from remit.model.label import Confidentiality
 from remit.model.subject import Environment
 from remit.policy import catalogue as cataloguing
@@ -46,6 +51,56 @@ def upstreams(loaded: Loaded) -> list[UpstreamOptions]:
     ]
 
 
+def services(loaded: Loaded) -> dict[str, Service]:
+    """Return the HTTP APIs as the gateway takes them.
+
+    Raises:
+        ConfigError: one makes no sense, or a file that it names cannot be used.
+    """
+    return {
+        name: Service(
+            name=name,
+            url=section.url,
+            operations=_operations(name, section, loaded),
+            trusted=section.trusted,
+            private=section.private,
+            headers=section.headers,
+            ca_file=loaded.path(section.ca_file) if section.ca_file else None,
+            inject=injection(section.credential),
+            answer_seconds=section.timeout_seconds,
+        )
+        for name, section in loaded.config.services.items()
+    }
+
+
+def _operations(name: str, section: ServiceSection, loaded: Loaded) -> Operations:
+    try:
+        found = list(
+            read_operations(loaded.path(section.openapi), section.operations)
+            if section.openapi is not None
+            else ()
+        )
+        found += [
+            Operation(
+                name=each.name,
+                method=each.method,
+                path=each.path,
+                query=each.query,
+                body=each.body,
+                media=each.media,
+                description=each.description,
+            )
+            for each in section.operation
+        ]
+        operations = Operations(found)
+    except ConfigError as error:
+        raise ConfigError(f"service `{name}`: {error}") from error
+    names = {each.name for each in found}
+    if unknown := section.tool.keys() - names:
+        raise ConfigError(f"service `{name}`: there is no operation `{min(unknown)}` to classify")
+    return operations
+
+
 def _sql(section: SqlSection | None) -> SqlOptions | None:
     if section is None:
         return None
@@ -60,7 +115,7 @@ def _sql(section: SqlSection | None) -> SqlOptions | None:
 
 
 def catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
-    """Return the upstreams as the catalogue takes them."""
+    """Return the upstreams and services as the catalogue takes them."""
     return {
         name: cataloguing.UpstreamOptions(
             environment=Environment(section.environment),
@@ -69,6 +124,14 @@ def catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
             tools={tool: _tool(options) for tool, options in section.tool.items()},
         )
         for name, section in loaded.config.upstreams.items()
+    } | {
+        # What a service may do is the operator's own word: there is nobody to pin.
+        name: cataloguing.UpstreamOptions(
+            environment=Environment(section.environment),
+            trusted=section.trusted,
+            tools={tool: _tool(options) for tool, options in section.tool.items()},
+        )
+        for name, section in loaded.config.services.items()
     }
 
 

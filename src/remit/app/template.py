@@ -105,6 +105,39 @@ trust_domain = "remit.local"
 # [upstream.books.credential]
 # broker = "crm-tokens"          # one of kind "postgres"
 
+# Example: HTTP APIs that agents call through /egress/NAME/..., one table each, with names that no
+# upstream has (docs/egress.md). What may be called are its operations: each is one method and path,
+# and what is in the path, the query and the JSON body are the arguments that policy sees.
+# [service.payments]
+# url = "https://payments.example.com/v1"   # where its paths start; the only host it is sent to
+# environment = "dev"            # dev, staging or prod
+# trusted = false                # may its answers be believed?
+# private = false                # true lets agents reach an address of your own network there
+# headers = {}                   # sent with every request: X-Api-Version = "3"
+# timeout_seconds = 60           # the longest it may be silent within a call
+# ca_file = "corp-ca.pem"        # who may have signed its certificate, in place of the system's
+# openapi = "payments.yaml"      # an OpenAPI 3 document, JSON or YAML, that says what may be called
+# operations = ["orders/get"]    # of the document, by operationId; without this line all of it
+#
+# Example: operations in your own words, beside the document's or in its place.
+# [[service.payments.operation]]
+# name = "refund"                # as mandates and policy call it: payments/refund
+# method = "POST"                # GET, HEAD, POST, PUT, PATCH or DELETE
+# path = "/orders/{order}/refunds"   # a parameter is a whole segment
+# query = []                     # the names that the query may hold
+# body = "json"                  # an object, "value" (any JSON, as the argument `body`) or "none"
+# media = "application/json"     # the only content type of the body
+# description = ""               # for people
+#
+# Example: what you know of an operation, as of an upstream's tool above.
+# [service.payments.tool.refund]
+# side_effects = true            # does it change anything? true, unless you say not
+#
+# Example: its credential, as an upstream's above; it goes into a header.
+# [service.payments.credential]
+# broker = "crm-tokens"          # which of the brokers mints it
+# header = { Authorization = "Bearer {token}" }   # where it goes
+
 # Example: agents told by what the kernel says of their process, besides those started by
 # `remit run`. All selectors must hold. Interpreters share an executable: prefer `remit run` for
 # scripts.
@@ -140,6 +173,11 @@ trust_domain = "remit.local"
 # May the person a task is for approve its calls? Then nobody else has to look.
 # self_approval = false
 # expires_seconds = 900          # from when it is asked: to decide it, and to use it
+
+[leaks]
+# A credential that Remit minted is always taken out of what agents get to see. "true" looks for
+# other people's credentials too, with a maintained set of rules: pip install 'remit[leaks]'
+# rules = false
 
 [limits]
 # How long each step of a call may take; then the call is refused.

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from remit.app.compose import compose
-from remit.app.config import Config, Loaded, UpstreamSection, load, parse
+from remit.app.config import Config, Loaded, load, parse
+from remit.app.sections import OperationSection, ServiceSection, UpstreamSection
 from remit.app.template import TEMPLATE
 from remit.model.errors import ConfigError
 
@@ -59,6 +60,61 @@ WRONG = {
         "either `command` or `url`",
     ),
     "upstream_name": ({"upstream": {"X Y": {"command": ["a"]}}}, "X Y"),
+    "service_of_nothing": ({"service": {"x": {"url": "https://h"}}}, "what may be called"),
+    "service_without_url": ({"service": {"x": {"openapi": "a"}}}, "url"),
+    "service_name": ({"service": {"X": {"url": "https://h", "openapi": "a"}}}, "a-z 0-9"),
+    "service_named_as_an_upstream": (
+        {
+            "service": {"x": {"url": "https://h", "openapi": "a"}},
+            "upstream": {"x": {"command": ["a"]}},
+        },
+        "an upstream has this name",
+    ),
+    "service_operations_of_no_document": (
+        {
+            "service": {
+                "x": {
+                    "url": "https://h",
+                    "operations": ["a"],
+                    "operation": [{"name": "a", "method": "GET", "path": "/"}],
+                }
+            }
+        },
+        "`operations` chooses",
+    ),
+    "service_method": (
+        {
+            "service": {
+                "x": {
+                    "url": "https://h",
+                    "operation": [{"name": "a", "method": "TRACE", "path": "/"}],
+                }
+            }
+        },
+        "TRACE",
+    ),
+    "service_timeout": (
+        {"service": {"x": {"url": "https://h", "openapi": "a", "timeout_seconds": -1}}},
+        "above zero",
+    ),
+    "service_credential_in_the_environment": (
+        {
+            "broker": {"b": {"kind": "jwt"}},
+            "service": {
+                "x": {
+                    "url": "https://h",
+                    "openapi": "a",
+                    "credential": {"broker": "b", "env": {"A": "{token}"}},
+                }
+            },
+        },
+        "into a `header`",
+    ),
+    "service_credential_of_nobody": (
+        {"service": {"x": {"url": "https://h", "openapi": "a", "credential": {"broker": "b"}}}},
+        "no broker `b`",
+    ),
+    "leaks_rules_as_text": ({"leaks": {"rules": "yes"}}, "rules"),
     "environment": ({"upstream": {"x": {"command": ["a"], "environment": "qa"}}}, "environment"),
     "timeout": ({"upstream": {"x": {"command": ["a"], "timeout_seconds": 0}}}, "above zero"),
     "rule_of_nobody": (
@@ -87,7 +143,17 @@ def test_the_template_is_valid_as_it_is_written():
     assert parse(tomllib.loads(TEMPLATE), "template") == Config()
 
 
-EXAMPLES = {"url", "tls", "issuer", "federate", "workload", "upstream", "bundle", "templates"}
+EXAMPLES = {
+    "url",
+    "tls",
+    "issuer",
+    "federate",
+    "workload",
+    "upstream",
+    "service",
+    "bundle",
+    "templates",
+}
 """What the template shows by an example; every other setting is shown with its default."""
 
 
@@ -133,7 +199,7 @@ def test_every_setting_in_the_template_is_explained_beside_it_or_above_it():
 
 
 def test_what_is_no_default_in_the_template_is_called_an_example():
-    usual = {"authority", "policy", "approvals", "limits"}
+    usual = {"authority", "policy", "approvals", "leaks", "limits"}
     block: list[str] = []
     for line in TEMPLATE.splitlines():
         head = HEAD.match(line)
@@ -146,6 +212,7 @@ def test_with_every_setting_uncommented_the_template_is_valid():
     config = uncommented()
     assert config.upstreams.keys() == {"git", "crm", "books"}
     assert config.upstreams["git"].tool.keys() == {"git_commit"}
+    assert config.services.keys() == {"payments"}
     assert config.workloads
     assert config.issuers[0].rules
     assert config.federates
@@ -154,13 +221,21 @@ def test_with_every_setting_uncommented_the_template_is_valid():
 
 def test_what_the_template_shows_is_the_default():
     config, usual = uncommented(), Config()
-    for name in ("authority", "policy", "approvals", "limits"):
+    for name in ("authority", "policy", "approvals", "leaks", "limits"):
         shown, default = getattr(config, name), getattr(usual, name)
         for key in set(shown.__struct_fields__) - EXAMPLES:
             assert getattr(shown, key) == getattr(default, key), f"{name}.{key}"
     git = config.upstreams["git"]
     for key in set(git.__struct_fields__) - {"command", "env", "cwd", "tool"}:
         assert getattr(git, key) == getattr(UpstreamSection(), key), key
+    service, plain = config.services["payments"], ServiceSection(url="")
+    examples = {"url", "ca_file", "openapi", "operations", "operation", "tool", "credential"}
+    for key in set(service.__struct_fields__) - examples:
+        assert getattr(service, key) == getattr(plain, key), key
+    (operation,) = service.operation
+    bare = OperationSection(name="", method="GET", path="")
+    for key in set(operation.__struct_fields__) - {"name", "method", "path", "body"}:
+        assert getattr(operation, key) == getattr(bare, key), key
 
 
 def test_paths_start_from_the_folder_of_the_file_that_names_them(tmp_path: Path):
