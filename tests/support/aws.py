@@ -28,6 +28,7 @@ MOTO = ROOT / ".cache/real/moto"
 REGION = "eu-central-1"
 ISSUER = "remit.example.com"
 ACCOUNT = "123456789012"
+PROBE = "sts:GetAccessKeyInfo"
 
 
 class Issuer:
@@ -131,7 +132,9 @@ def _account(server: Server) -> None:
     own = {"Effect": "Allow", "Principal": {"AWS": user}, "Action": "sts:AssumeRole"}
     for role in ("agent", "other"):
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=_trust(WEB, own))
-        iam.put_role_policy(RoleName=role, PolicyName="all", PolicyDocument=_policy("s3:*"))
+        iam.put_role_policy(RoleName=role, PolicyName="all", PolicyDocument=_policy("s3:*", PROBE))
+    iam.create_role(RoleName="mute", AssumeRolePolicyDocument=_trust(WEB))
+    iam.put_role_policy(RoleName="mute", PolicyName="all", PolicyDocument=_policy("s3:*"))
     revoker = {**WEB, "Action": ["sts:AssumeRoleWithWebIdentity"]}
     iam.create_role(RoleName="revoker", AssumeRolePolicyDocument=_trust(revoker))
     # moto does not tell its access control which role IAM's actions are about.

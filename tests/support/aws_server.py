@@ -20,7 +20,8 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from moto.core.exceptions import ServiceException
+from moto.core.exceptions import AccessDeniedError, ServiceException
+from moto.core.exceptions import _RESTError as RESTError
 from moto.core.utils import utcnow
 from moto.iam import access_control
 from moto.iam.exceptions import NotFoundException
@@ -44,6 +45,14 @@ class ExpiredError(S3ClientError):
 
     def __init__(self) -> None:
         super().__init__("ExpiredToken", "The provided token has expired.")
+
+
+class StsExpiredError(AccessDeniedError):
+    code = 400
+
+    def __init__(self) -> None:
+        super().__init__("", "")
+        RESTError.__init__(self, "ExpiredToken", "The security token is expired")
 
 
 def ahead() -> timedelta:
@@ -98,7 +107,7 @@ def check_action_permitted(self: Any, resource: str) -> None:
     key = self._access_key
     session = session_of(key._access_key_id, key.account_id, key.partition)
     if session is not None and session.expiration <= utcnow() + ahead():
-        raise ExpiredError
+        raise ExpiredError if self._service == "s3" else StsExpiredError
     if self._action == "sts:GetCallerIdentity":
         return
     documents = [access_control.IAMPolicy(each)._policy_json for each in key.collect_policies()]

@@ -121,12 +121,20 @@ class TestDenied(BrokerSuite):
         return Aws(server, http, **DENIES, timeout_seconds=3.0)
 
 
+class TestProbed(BrokerSuite):
+    """The same, and AWS is asked with the session's own keys whether it is over."""
+
+    @pytest.fixture
+    def target(self, server: Server, http: aiohttp.ClientSession) -> Aws:
+        return Aws(server, http, **DENIES, probe=True, timeout_seconds=3.0)
+
+
 class TestAtExpiry(BrokerSuite):
     """The same without denials: it runs out."""
 
     @pytest.fixture
     def target(self, server: Server, http: aiohttp.ClientSession) -> Aws:
-        return Aws(server, http, timeout_seconds=3.0)
+        return Aws(server, http, probe=True, timeout_seconds=3.0)
 
 
 @pytest.fixture
@@ -233,6 +241,34 @@ async def test_a_lost_session_that_only_runs_out_is_over_once(server: Server, ht
     assert (await target.broker.revoke(told, None)).until == first.until
     target.ahead = first.until - datetime.now(UTC)
     assert (await target.broker.revoke(told, None)).until is None
+
+
+async def test_an_end_is_not_confirmed_while_aws_still_accepts_the_session(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+):
+    broker = aws.another(probe=True)
+    order = Lab(aws).order()
+    credential = await broker.issue(order)
+
+    async def nothing(*_: Any) -> None:
+        """A deny that has not spread yet."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._denials, "add", nothing)
+        answer = await broker.revoke(order.lease, credential.keep)
+        assert not answer.confirmed
+        assert answer.until is not None
+        assert await aws.accepts(credential)
+    assert (await broker.revoke(order.lease, credential.keep)).confirmed
+    assert not await aws.accepts(credential)
+
+
+async def test_a_role_that_never_allowed_the_probe_confirms_nothing(aws: Aws):
+    broker = aws.another(probe=True, role=f"arn:aws:iam::{ACCOUNT}:role/mute", revoke="never")
+    for grant in (READ, {"whole_role": True}):
+        with pytest.raises(BrokerError, match="GetAccessKeyInfo") as raised:
+            await broker.issue(Lab(aws).order(grant=grant))
+        assert not isinstance(raised.value, NotMintedError), "a session has begun"
 
 
 async def test_a_denial_outlives_a_restart_and_goes_when_it_is_not_needed_any_more(aws: Aws):

@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from remit.credentials.brokers.aws_api import LONGEST_SECONDS, SHORTEST_SECONDS, Api
+import msgspec
+
+from remit.credentials.brokers.aws_api import LONGEST_SECONDS, SHORTEST_SECONDS, Api, Session
 from remit.credentials.brokers.aws_denials import Denials, FullError
-from remit.credentials.brokers.aws_options import Grants, read_options
+from remit.credentials.brokers.aws_options import PROBE, Grants, read_options
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
-from remit.model.errors import ConfigError, NotMintedError
+from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease, LeaseState
 
+_SPREAD_SECONDS = 5
 _LATE_SECONDS = 120
 """How long after it was asked for a session that nobody heard of may still begin."""
 
@@ -55,14 +58,15 @@ class AwsBroker:
             installation=surroundings.installation,
         )
         self._denials = Denials(self._api, surroundings.installation, surroundings.clock)
-        self._grants = Grants()
+        self._grants = Grants(probe=self._options.probe)
 
     @property
     def traits(self) -> Traits:
-        """A deny takes it back; nothing shows that every service of AWS has heard of it."""
-        immediate = self._options.revoke == "session"
+        """A deny takes it back; whether it has arrived is asked with the session's own keys."""
         return Traits(
-            revocation="immediate" if immediate else "at_expiry", confirms=False, lists=False
+            revocation="immediate" if self._options.revoke == "session" else "at_expiry",
+            confirms=self._options.probe,
+            lists=False,
         )
 
     def check(self, grant: Mapping[str, Any]) -> None:
@@ -78,7 +82,7 @@ class AwsBroker:
 
         Raises:
             NotMintedError: AWS refused, was not reached, or the grant makes no sense filled in.
-            BrokerError: AWS failed.
+            BrokerError: AWS failed, or refuses the session what it is to be asked by.
         """
         try:
             grant = self._grants.filled(order.grant)
@@ -94,9 +98,12 @@ class AwsBroker:
             seconds=seconds,
             source_identity=lease.task if self._options.source_identity else None,
             tags=grant.tags,
-            policy=grant.policy_text(),
+            policy=grant.policy_text(probe=self._options.probe),
             policy_arns=tuple(grant.policy_arns),
         )
+        if self._options.probe and not await self._api.accepts(session):
+            # What is refused from the beginning would confirm every end.
+            raise BrokerError(f"aws: `probe` wants the role to allow `{PROBE}`, and it does not")
         values = {
             "access_key_id": session.access_key_id,
             "secret_access_key": session.secret_access_key,
@@ -107,6 +114,7 @@ class AwsBroker:
             values=values,
             secrets=(values["secret_access_key"], values["session_token"]),
             memo=session.access_key_id,
+            keep=_kept(session) if self._options.probe else None,
             expires_at=session.expires_at,
         )
 
@@ -114,13 +122,12 @@ class AwsBroker:
         """Deny the session, where that is configured; otherwise say until when it lives.
 
         Raises:
-            BrokerError: IAM failed.
+            BrokerError: AWS failed.
         """
-        del keep
         until = self._latest_end(lease)
         if self._options.revoke == "session":
-            # Not the session's expiry alone: a mint that nobody heard of may begin after this.
             late = timedelta(seconds=self._longest_seconds(lease) + _LATE_SECONDS)
+            # Not the session's expiry alone: a mint that nobody heard of may begin after this.
             end = max(until, self._clock() + late)
             try:
                 await self._denials.add(lease.handle, end)
@@ -130,16 +137,24 @@ class AwsBroker:
                     until=until,
                     detail="the policy that denies sessions is full: this one can only run out",
                 )
-            return Revocation(
-                confirmed=False,
-                detail="the role's policy denies it; iam took the policy, and every service of "
-                "aws follows within seconds, which nobody can be asked about",
-            )
-        if until <= self._clock():
-            return Revocation(confirmed=False, detail="the session has run out by now")
+            return await self._asked(keep, "the role's policy denies the session")
+        asked = await self._asked(keep, "the session has run out by now")
+        if until <= self._clock() or asked.confirmed:
+            return asked
         return Revocation(
             confirmed=False, until=until, detail="aws takes no session back: it runs out then"
         )
+
+    async def _asked(self, keep: str | None, done: str) -> Revocation:
+        if keep is None or not self._options.probe:
+            return Revocation(confirmed=False, detail=f"{done}, and aws was not asked about it")
+        if await self._api.accepts(msgspec.json.decode(keep, type=Session)):
+            return Revocation(
+                confirmed=False,
+                until=self._clock() + timedelta(seconds=_SPREAD_SECONDS),
+                detail=f"{done}, and aws still accepts it: policies take seconds to spread",
+            )
+        return Revocation(confirmed=True)
 
     async def census(self, leases: Sequence[Lease]) -> Census:
         """Say which sessions have time left and are not denied: STS lists none.
@@ -178,3 +193,7 @@ class AwsBroker:
     def _longest_seconds(lease: Lease) -> float:
         asked = (lease.expires_at - lease.reserved_at).total_seconds()
         return min(max(SHORTEST_SECONDS, asked), LONGEST_SECONDS)
+
+
+def _kept(session: Session) -> str:
+    return msgspec.json.encode(session).decode()

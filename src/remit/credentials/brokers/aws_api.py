@@ -47,6 +47,7 @@ class RefusedError(NotMintedError):
         self.aws_code = code
 
 
+_OVER = frozenset({"AccessDenied", "ExpiredToken", "ExpiredTokenException"})
 _HINTS = {
     "AccessDenied": ": look at the role's trust policy, and at what remit's own identity may do",
     "ExpiredTokenException": ": look at this machine's clock",
@@ -148,6 +149,21 @@ class Api:
         if expires_at.tzinfo is None:
             raise BrokerError("aws: a session's expiry has no time zone")
         return session
+
+    async def accepts(self, session: Session) -> bool:
+        """Ask with a session's own keys for what it may do until it is over.
+
+        Raises:
+            BrokerError: AWS said neither yes nor no.
+        """
+        given = {"AccessKeyId": session.access_key_id}
+        try:
+            await self._ask("sts", "GetAccessKeyInfo", given, session)
+        except RefusedError as error:
+            if error.aws_code not in _OVER:
+                raise
+            return False
+        return True
 
     async def role_policy(self, name: str) -> str | None:
         """Return an inline policy of the role as IAM has it; None where there is none.

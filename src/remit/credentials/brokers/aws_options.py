@@ -19,6 +19,8 @@ from remit.model.errors import ConfigError
 
 MOST_POLICY_CHARACTERS = 2048
 MOST_POLICY_ARNS = 10
+PROBE = "sts:GetAccessKeyInfo"
+"""Tells the account of a key, which its holder knows: harmless, and not allowed by itself."""
 _MOST_TAGS = 50
 _ROLE = re.compile(
     r"arn:(?P<partition>aws[a-z-]{0,12}):iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}\Z", re.ASCII
@@ -55,6 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source_identity: bool = True
     revoke: Literal["never", "session"] = "never"
     revoker_role: str | None = None
+    probe: bool = False
     sts_url: str | None = None
     iam_url: str | None = None
     timeout_seconds: float = 5.0
@@ -87,14 +90,16 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tags: dict[str, str] = {}
     whole_role: bool = False
 
-    def policy_text(self) -> str | None:
-        """Return the session policy as STS takes it; None where there is none."""
-        if not self.policy:
-            return None
+    def policy_text(self, *, probe: bool = False) -> str | None:
+        """Return the session policy as STS takes it, with the probe's action; None without any."""
         statements = [
             {key: value for key, value in msgspec.to_builtins(each).items() if value}
             for each in self.policy
         ]
+        if probe and not self.whole_role:
+            statements.append({"Effect": "Allow", "Action": PROBE, "Resource": "*"})
+        if not statements:
+            return None
         document = {"Version": "2012-10-17", "Statement": statements}
         return json.dumps(document, separators=(",", ":"))
 
@@ -147,7 +152,7 @@ def _check_url(url: str | None, where: str) -> None:
         raise ConfigError(f"{where} wants https: every session's keys would cross the network")
 
 
-def read_grant(raw: Mapping[str, Any]) -> Grant:
+def read_grant(raw: Mapping[str, Any], *, probe: bool = False) -> Grant:
     """Return a grant whose references are filled in.
 
     Raises:
@@ -161,7 +166,7 @@ def read_grant(raw: Mapping[str, Any]) -> Grant:
     for statement in grant.policy:
         _check_statement(statement)
     _check_arns(grant)
-    text = grant.policy_text()
+    text = grant.policy_text(probe=probe)
     if text is not None and len(text) > MOST_POLICY_CHARACTERS:
         raise ConfigError(
             f"`policy` has {len(text)} characters: STS takes {MOST_POLICY_CHARACTERS}"
@@ -202,7 +207,9 @@ def _check_statement(statement: Statement) -> None:
 class Grants:
     """Every grant that the configuration has: what a call's arguments filled in is held to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, probe: bool = False) -> None:
+        """``probe``: the probe's action is added to each session policy."""
+        self._probe = probe
         self._templates: list[Mapping[str, Any]] = []
 
     def check(self, raw: Mapping[str, Any]) -> None:
@@ -221,7 +228,7 @@ class Grants:
                         raise ConfigError(f"`policy`: `{key}` takes no references to the call")
         if any(_has_reference(key) for key in _keys(raw)):
             raise ConfigError("references stand in values, not in keys")
-        read_grant(_plain(raw))
+        read_grant(_plain(raw), probe=self._probe)
         self._templates.append(dict(raw))
 
     def filled(self, raw: Mapping[str, Any]) -> Grant:
@@ -237,7 +244,7 @@ class Grants:
                 "an argument would widen the session policy: it may hold letters, digits, spaces "
                 "and `_.:/@=+,-`, and is not empty"
             )
-        return read_grant(raw)
+        return read_grant(raw, probe=self._probe)
 
 
 def _fits(template: Any, value: Any) -> bool:
