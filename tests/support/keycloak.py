@@ -29,6 +29,7 @@ FOLDER = ROOT / ".cache/real/keycloak"
 START_SECONDS = 240.0
 PERSON = "user:ada@corp.example"
 CLIENT, BRIEF, UNTOLD = "remit-gateway", "remit-brief", "remit-untold"
+FEDERATED = "remit-federated"
 BRIEF_SECONDS = 10
 PASSWORD = "only-for-tests"
 """The administrator's, as .ci/real.d/keycloak lays it down."""
@@ -122,8 +123,8 @@ class Server:
     def realm(self, issuer: str, jwks_url: str, client_jwks: str) -> Realm:
         """Make a realm, as docs/brokers/oauth.md tells an operator to.
 
-        Beside the client as it should be there is BRIEF, whose tokens live for seconds, and UNTOLD,
-        which Keycloak tells nothing about its own tokens.
+        Beside the client as it should be there is BRIEF, whose tokens live for seconds, UNTOLD, which
+        Keycloak tells nothing about its own tokens, and FEDERATED, which has no key but Remit's word.
         """
         name = f"r{secrets.token_hex(4)}"
         provider = {
@@ -138,9 +139,12 @@ class Server:
             "validateSignature": "true",
             "disableUserInfo": "true",
             "jwtAuthorizationGrantEnabled": "true",
+            "supportsClientAssertions": "true",
         }
 
-        def client(called: str, *, told: bool = True, **attributes: str) -> dict[str, Any]:
+        def client(
+            called: str, *, told: bool = True, shown: str = "client-jwt", **attributes: str
+        ) -> dict[str, Any]:
             mapper = {
                 # Keycloak tells a client about a token only where the token is made out for it.
                 "name": "remit is told",
@@ -150,7 +154,7 @@ class Server:
             }
             return {
                 "clientId": called,
-                "clientAuthenticatorType": "client-jwt",
+                "clientAuthenticatorType": shown,
                 "serviceAccountsEnabled": True,
                 "standardFlowEnabled": False,
                 "directAccessGrantsEnabled": False,
@@ -192,6 +196,11 @@ class Server:
                     client(CLIENT),
                     client(BRIEF, **{"access.token.lifespan": str(BRIEF_SECONDS)}),
                     client(UNTOLD, told=False),
+                    client(
+                        FEDERATED,
+                        shown="federated-jwt",
+                        **{"jwt.credential.issuer": "remit", "jwt.credential.sub": FEDERATED},
+                    ),
                 ],
             },
         )

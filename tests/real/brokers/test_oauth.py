@@ -15,15 +15,25 @@ from typing import Any
 import aiohttp
 import pytest
 from joserfc import jws
-from keycloak import BRIEF, CLIENT, UNTOLD, Realm, Server, keycloak_server
+from keycloak import BRIEF, CLIENT, FEDERATED, PERSON, UNTOLD, Realm, Server, keycloak_server
+from world import standing
 
 from remit.credentials.brokers.oauth import OAuthBroker
 from remit.credentials.brokers.oauth_key import ClientKey
-from remit.credentials.port import Surroundings
+from remit.credentials.leases import Leases
+from remit.credentials.port import Binding, Surroundings
+from remit.credentials.sealing import KeySeal
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.trust_domain import TrustDomain
+from remit.model.call import Call
+from remit.model.decision import Decision
 from remit.model.errors import BrokerError, NotMintedError
-from remit.model.lease import Credential, LeaseState
+from remit.model.lease import Credential, LeaseScope, LeaseState
+from remit.model.outcome import Ending, Outcome
+from remit.model.task import TaskState
+from remit.spine import close_task
+from remit.storage.sqlite.leases import SqliteLeases
+from remit.tasks.request import TaskRequest
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
@@ -183,6 +193,15 @@ class TestExchange(BrokerSuite):
             yield seat
 
 
+class TestFederated(BrokerSuite):
+    """Without a key of its own: Remit's word as an issuer is the client's assertion."""
+
+    @pytest.fixture
+    async def target(self, seating: Seating) -> AsyncIterator[Seat]:
+        async with seating(client_id=FEDERATED, client_auth="federated", key_file=None) as seat:
+            yield seat
+
+
 class TestAtExpiry(BrokerSuite):
     """As at a server that takes nothing back: shown to end, and refused after it."""
 
@@ -258,11 +277,14 @@ async def test_a_mint_that_is_cut_short_is_waited_for_and_ended(seating: Seating
         minting = asyncio.create_task(seat.broker.issue(order))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        work = seat.broker._mints[order.lease.handle]
+        assert not work.done()
         minting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await minting
         answer = await seat.broker.revoke(order.lease.moved(LeaseState.SETTLING), None)
         assert (answer.confirmed, answer.until) == (True, None)
+        assert not await seat.accepts(work.result())
 
 
 async def test_a_token_that_lives_longer_than_was_said_is_ended_at_once(seating: Seating):
@@ -292,3 +314,43 @@ async def test_an_issuer_that_is_spelled_otherwise_is_not_asked_for_tokens(seati
         other = seat.another(issuer=f"{seat.realm.issuer}/")
         with pytest.raises(NotMintedError, match="another issuer"):
             await other.issue(Lab(seat).order())
+
+
+async def test_a_task_acts_with_a_token_of_its_persons_and_nobody_after_its_end(
+    seating: Seating, tmp_path: Path
+):
+    used = list[Credential]()
+    async with seating(grant="jwt_bearer") as seat, standing(tmp_path) as world:
+
+        async def act(call: Call, decision: Decision, credential: Credential | None) -> Outcome:
+            del decision
+            assert credential is not None
+            used.append(credential)
+            assert await seat.accepts(credential)
+            return Outcome(ending=Ending.SUCCEEDED, target=call.target, result=b"{}")
+
+        binding = Binding(
+            name="as", broker=seat.broker, scope=LeaseScope.TASK, grant=seat.grant, seconds=60
+        )
+        leases = Leases(
+            bindings={"desk": binding},
+            store=SqliteLeases(world.house.journal),
+            recorder=world.authority.evidence,
+            clock=world.authority.clock,
+            seal=KeySeal(bytes(32)),
+            installation=seat.installation,
+        )
+        object.__setattr__(world.house.authority, "leases", leases)
+        world.opened = await world.authority.tasks.open(
+            TaskRequest(template="help", on_behalf_of=PERSON), agent=world.agent, opened_by=PERSON
+        )
+        for _ in range(2):
+            assert (await world.perform(act=act)).ending is Ending.SUCCEEDED
+        assert len({each.values["token"] for each in used}) == 1, "one for the task"
+        assert said(used[0])["email"] == "ada@corp.example"
+        await close_task(world.opened.task.id, TaskState.COMPLETED, PERSON, world.authority)
+        assert not await seat.accepts(used[0])
+        kept = [record for _, record in await world.authority.evidence.records(limit=1000)]
+        settled = [each.body for each in kept if each.kind == "lease.settled"]
+        assert [each["confirmed"] for each in settled] == [True]
+        assert used[0].values["token"] not in repr(kept)
