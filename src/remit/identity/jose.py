@@ -45,6 +45,8 @@ _SEGMENTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z"
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _MIN_EXPONENT = 3
+_MAX_EXPONENT_BITS = 64
+"""A larger one makes a check as dear as a signature, and in a proof anybody may name the key."""
 _MAX_KID = 256
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 
@@ -209,7 +211,8 @@ def _import_rsa(material: Mapping[str, str], kid: str) -> tuple[RSAKey, frozense
     modulus, exponent = (_number(material[name]) for name in ("n", "e"))
     if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
         raise ValueError(f"key `{_shown(kid)}` has {modulus.bit_length()} bits")
-    if exponent < _MIN_EXPONENT or exponent % 2 == 0 or is_roca(modulus):
+    fit = exponent >= _MIN_EXPONENT and exponent.bit_length() <= _MAX_EXPONENT_BITS
+    if not fit or exponent % 2 == 0 or is_roca(modulus):
         raise ValueError(f"key `{_shown(kid)}` is a weak RSA key")
     key = RSAKey.import_key({name: material[name] for name in ("kty", "n", "e")})
     return key, frozenset(name for name in ALGORITHMS if name[:2] in {"RS", "PS"})

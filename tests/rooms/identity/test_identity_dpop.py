@@ -166,6 +166,14 @@ def test_a_malformed_or_strange_key_is_refused(door: Door, change: dict[str, Any
     wrong(door, "key is refused", door.proof(jwk={**door.jwk, **change}))
 
 
+@pytest.mark.parametrize("exponent", [(1 << 65) + 1, (1 << 2040) + 1], ids=["65 bits", "2041 bits"])
+def test_an_rsa_key_that_is_dear_to_verify_with_is_refused(door: Door, exponent: int) -> None:
+    key = RSAKey.generate_key(2048).as_dict(private=False)
+    size = (exponent.bit_length() + 7) // 8
+    jwk = {"kty": "RSA", "n": key["n"], "e": base64url(exponent.to_bytes(size))}
+    wrong(door, "weak RSA key", door.proof(alg="RS256", jwk=jwk))
+
+
 def test_what_a_key_is_for_counts(door: Door) -> None:
     assert door.take(door.proof(jwk={**door.jwk, "key_ops": ["verify"], "kid": "mine"}))
     door = Door()
