@@ -103,12 +103,12 @@ class Pipe:
         """The process's id."""
         return None if self._process is None else self._process.pid
 
-    async def stop(self) -> None:
+    async def stop(self, *, at_once: bool = False) -> None:
         """End the process; what is in flight fails."""
         # What has died, or does not listen, ended by itself, and not because of this.
         self.stopping = self.alive and not self._deaf
         if self._process is not None:
-            await self._process.stop()
+            await self._process.stop(at_once=at_once)
 
     async def ask(self, message: Message) -> Lane:
         """Send a request; its lane fills with what comes for it.

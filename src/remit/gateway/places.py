@@ -142,5 +142,6 @@ class Places:
         place.starting.cancel()
         with contextlib.suppress(RemitError, asyncio.CancelledError):
             pipe = await place.starting
-            await pipe.stop()
+            # It has a credential: it is not left to finish what it does.
+            await pipe.stop(at_once=True)
         self._drop(place)

@@ -143,13 +143,17 @@ class UpstreamProcess:
         except (OSError, RuntimeError) as error:
             raise UnreachableError(f"upstream `{self._options.name}` has ended") from error
 
-    async def stop(self) -> None:
-        """End it and everything it started: close its input, ask, then insist."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End it and everything it started: close its input, ask, then insist.
+
+        ``at_once`` asks without waiting for what the closed input does.
+        """
         self._stopping = True
         process, patience = self._process, self._options.stop_seconds
         if process.stdin is not None:
             process.stdin.close()
-        for insist in (None, signal.SIGTERM, signal.SIGKILL):
+        steps = (None, signal.SIGTERM, signal.SIGKILL)
+        for insist in steps[1:] if at_once else steps:
             if insist is not None:
                 self._signal(insist)
             with contextlib.suppress(TimeoutError):
