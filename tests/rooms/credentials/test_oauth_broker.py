@@ -455,3 +455,16 @@ async def test_a_server_that_hangs_is_given_up_and_owned_up_to(seat: Seat, fake:
     assert not isinstance(raised.value, NotMintedError)
     assert (await seat.broker.revoke(order.lease.moved(LeaseState.SETTLING), None)).until
     release.set()
+
+
+async def test_a_revocation_does_not_wait_for_metadata_that_is_out_of_date(seat: Seat, fake: Fake):
+    broker = seat.another(longest_seconds=86_400)
+    fake.token = {"expires_in": 86_000}
+    order = Lab(seat).order()
+    credential = await broker.issue(order)
+    seat.ahead = timedelta(hours=2)
+    fake.answers["metadata"] = lambda: (500, b"", {})
+    with pytest.raises(NotMintedError):
+        await broker.issue(Lab(seat).order())
+    assert (await broker.revoke(order.lease, credential.keep)).confirmed
+    assert TOKEN not in fake.alive

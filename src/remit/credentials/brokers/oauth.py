@@ -286,7 +286,7 @@ class OAuthBroker:
 
     async def _end(self, kept: _Keep) -> bool:
         """Revoke; return whether a server that tells about this token says that it is over."""
-        places = await self._server.metadata()
+        places = await self._server.metadata(of_any_age=True)
         if places.revocation is None:
             raise BrokerError(
                 f"oauth: `{self._options.issuer}` has no revocation endpoint any more"
@@ -301,7 +301,7 @@ class OAuthBroker:
         return True
 
     async def _active(self, token: str) -> bool:
-        places = await self._server.metadata()
+        places = await self._server.metadata(of_any_age=True)
         if places.introspection is None:
             raise BrokerError(f"oauth: `{self._options.issuer}` has no introspection endpoint")
         said = await self._ask("a question about a token", places.introspection, token)

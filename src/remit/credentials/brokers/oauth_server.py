@@ -86,12 +86,17 @@ class Server:
         self._known: Metadata | None = None
         self._looking = asyncio.Lock()
 
-    async def metadata(self) -> Metadata:
+    async def metadata(self, *, of_any_age: bool = False) -> Metadata:
         """Return where the server takes what, looked up once an hour.
+
+        Args:
+            of_any_age: take what was known before, so that no look-up is in a revocation's way.
 
         Raises:
             NotMintedError: it cannot be had, or is not this issuer's.
         """
+        if of_any_age and self._known is not None:
+            return self._known
         async with self._looking:
             known = self._known
             if known is None or known.until <= self._clock():
