@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api.answers import MAX_BODY_BYTES, answer, guarded
+from remit.api.answers import MAX_BODY_BYTES, Handler, answer, guarded
 from remit.api.callers import Callers
 from remit.identity.trust_domain import REFRESH_HINT_SECONDS
 from remit.model.errors import InputError, UnidentifiedError
@@ -71,9 +71,21 @@ def routes(tokens: Tokens, authority: Authority, callers: Callers) -> list[Route
         Route("/.well-known/oauth-authorization-server", guarded(described), methods=["GET"]),
         Route("/.well-known/openid-configuration", guarded(described), methods=["GET"]),
         Route("/oauth/jwks", guarded(keys), methods=["GET"]),
-        Route("/oauth/introspect", guarded(introspect), methods=["POST"]),
-        Route("/oauth/revoke", guarded(revoke), methods=["POST"]),
+        Route("/oauth/introspect", _formed(introspect), methods=["POST"]),
+        Route("/oauth/revoke", _formed(revoke), methods=["POST"]),
     ]
+
+
+def _formed(handler: Handler) -> Handler:
+    """Answer a form that makes no sense as OAuth clients read it (RFC 6749 section 5.2)."""
+
+    async def run(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except InputError as error:
+            return answer({"error": "invalid_request", "error_description": str(error)}, 400)
+
+    return guarded(run)
 
 
 def _kept(document: object) -> Response:
