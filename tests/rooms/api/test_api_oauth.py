@@ -198,7 +198,7 @@ async def test_only_an_access_token_that_is_alive_is_active(issuer: Issuer):
 async def test_what_is_no_form_with_one_token_is_refused(issuer: Issuer, body: bytes, kind: str):
     for path in ("/oauth/introspect", "/oauth/revoke"):
         status, said, _ = await issuer.ask(path, body, token=issuer.svid("crm"), kind=kind)
-        assert (status, said["error"]["code"]) == (400, "invalid_input")
+        assert (status, said["error"]) == (400, "invalid_request")
 
 
 def _part(token: str, number: int) -> bytes:
