@@ -170,7 +170,7 @@ trust_domain = "remit.local"
 # templates = "templates"
 
 [approvals]
-# May the person a task is for approve its calls? Then nobody else has to look.
+# May the person a task is for, or who opened it, approve its calls? Then nobody else has to look.
 # self_approval = false
 # expires_seconds = 900          # from when it is asked: to decide it, and to use it
 

@@ -125,6 +125,7 @@ class ApprovalDesk:
             role=decision.approval_role or ADMIN,
             requester=str(subject.workload),
             on_behalf_of=task.mandate.on_behalf_of,
+            opened_by=task.mandate.opened_by,
             target=call.target,
             action=call.action,
             sentence=decision.sentence(),
@@ -290,11 +291,18 @@ class ApprovalDesk:
     def _require_eligible(self, person: Person, approval: Approval, state: ApprovalState) -> None:
         if approval.role not in person.roles and ADMIN not in person.roles:
             raise NotEligibleError(f"`{person.id}` does not hold the role `{approval.role}`")
-        own = _same_person(person.id, approval.on_behalf_of)
-        if state is ApprovalState.APPROVED and own and not self._self_approval:
-            raise NotEligibleError(
-                f"the task is on behalf of `{person.id}`: somebody else has to approve its calls (or set `self_approval` in remit.toml)"
-            )
+        if state is not ApprovalState.APPROVED or self._self_approval:
+            return
+        # Who opened the task chose on whose behalf it runs: that is no second pair of eyes either.
+        for whose, own in (
+            ("on behalf of", approval.on_behalf_of),
+            ("opened by", approval.opened_by),
+        ):
+            if _same_person(person.id, own):
+                raise NotEligibleError(
+                    f"the task is {whose} `{person.id}`: somebody else has to approve its calls "
+                    "(or set `self_approval` in remit.toml)"
+                )
 
     def _keep(self, approval: Approval) -> Approval:
         kept = self._write(approval)

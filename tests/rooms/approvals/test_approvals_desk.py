@@ -243,6 +243,17 @@ async def test_nobody_approves_what_is_done_on_their_behalf(house: House, spelli
     assert (await house.desk.deny(asked.id, ANN)).state is ApprovalState.DENIED
 
 
+async def test_who_opens_a_task_for_somebody_else_does_not_approve_its_calls(house: House) -> None:
+    opened = replace(task(), mandate=replace(task().mandate, opened_by="User:Bob@Corp.example"))
+    asked = await house.ask(under=opened)
+
+    with pytest.raises(
+        NotEligibleError, match=r"opened by `user:bob@corp\.example`: somebody else"
+    ):
+        await house.desk.approve(asked.id, BOB)
+    assert (await house.desk.approve(asked.id, OWNER)).state is ApprovalState.APPROVED
+
+
 async def test_an_operator_may_allow_people_to_approve_their_own(house: House) -> None:
     house.desk = house.another_desk(self_approval=True)
     asked = await house.ask()
