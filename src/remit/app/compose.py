@@ -5,27 +5,25 @@ What is opened is closed in the reverse order, however far the opening came.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import aiohttp
 import structlog
 
-from remit import __version__
 from remit.app.brokers import open_brokers
 from remit.app.bundles import BundleArchive
-from remit.app.clock import TOLERATED, SteadyClock
+from remit.app.clock import SteadyClock
 from remit.app.config import Loaded
+from remit.app.leaks import open_guard
 from remit.app.metrics import Metrics
-from remit.app.options import catalogued, gateway_options, issuers, upstreams
+from remit.app.options import catalogued, gateway_options, issuers, services, upstreams
 from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
 from remit.app.sealing import open_sealed_keys, show_ages
+from remit.app.starting import accepted, end_what_time_lengthened, started, stopped
 from remit.approvals.desk import ApprovalDesk
 from remit.approvals.ports import OpenPreview
 from remit.credentials.leases import Leases
@@ -34,6 +32,7 @@ from remit.credentials.sealed_keys import SealedKeys
 from remit.credentials.sealing import KEY_BYTES, KeySeal
 from remit.evidence.keys import read_or_create
 from remit.evidence.ledger import Ledger
+from remit.gateway.egress.front import Egress
 from remit.gateway.front import Gateway, mcp_app
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.desk import Identity
@@ -48,9 +47,8 @@ from remit.identity.workload_api.attestation import Entry
 from remit.identity.workload_api.ports import RegisteredEntries
 from remit.identity.workload_api.processes import ProcessBook
 from remit.identity.workload_api.server import WorkloadApi
-from remit.model.record import Context, Step
+from remit.model.record import Context
 from remit.model.subject import SpiffeId
-from remit.model.task import TaskState
 from remit.policy.bundle import Bundle
 from remit.policy.catalogue import Catalogue
 from remit.policy.check import check
@@ -84,6 +82,7 @@ class House:
     federation: Federation
     journal: Journal
     gateway: Gateway
+    egress: Egress
     workload_api: WorkloadApi
     processes: ProcessBook
     bundles: BundleArchive
@@ -130,7 +129,7 @@ async def _compose(
 ) -> House:
     kept = AsyncExitStack()
     stack.push_async_callback(kept.aclose)
-    config, state = loaded.config, loaded.state
+    config, state, offered = loaded.config, loaded.state, services(loaded)
     journal = Journal.open(
         state / "remit.db",
         clock=utc_now,
@@ -222,28 +221,31 @@ async def _compose(
             settle_seconds=config.limits.settle_seconds,
         ),
     )
-    steps = (*_accepted(journal), _started(loaded, ledger), policy.bundle.record(), *brokers.loaded)
+    steps = (*accepted(journal), started(loaded, ledger), policy.bundle.record(), *brokers.loaded)
     for step in steps:
         ledger.stage(step, Context())
     journal.accepted_is_recorded()
     await ledger.barrier()
-    await _end_what_time_lengthened(authority)
-    kept.push_async_callback(_stopped, ledger)
+    await end_what_time_lengthened(authority)
+    kept.push_async_callback(stopped, ledger)
 
     redeciding = Redeciding(authority)
     kept.push_async_callback(redeciding.close)
     policy.listen(redeciding.changed)
 
     metrics = _metrics(ledger, leases, sealed)
-    metrics.gauge("irrevocable_leases", "Leases whose target will not revoke.", leases.irrevocable)
     gateway = mcp_app(
         authority,
         upstreams(loaded),
         gateway_options(loaded),
         perform=metrics.perform,
         close_task=close_task,
+        guard=await open_guard(loaded, leases),
     )
     kept.push_async_callback(gateway.close)
+    egress = Egress.beside(gateway.house, offered)
+    kept.push_async_callback(egress.close)
+    await egress.catalogue()
     if forget_agents:  # not before the state folder is ours: another's agents may run
         book_file.forget(state / book_file.FILE)
     processes = ProcessBook(ledger, file=state / book_file.FILE)
@@ -265,6 +267,7 @@ async def _compose(
         federation=federation,
         journal=journal,
         gateway=gateway,
+        egress=egress,
         workload_api=workload_api,
         processes=processes,
         bundles=bundles,
@@ -281,6 +284,7 @@ def _metrics(ledger: Ledger, leases: Leases, sealed: SealedKeys) -> Metrics:
     metrics = Metrics()
     metrics.gauge("log_size", "Records in the log.", lambda: ledger.publisher.size)
     metrics.gauge("open_leases", "Leases not yet settled.", lambda: len(leases.open_leases()))
+    metrics.gauge("irrevocable_leases", "Leases whose target will not revoke.", leases.irrevocable)
     show_ages(metrics, sealed, utc_now)
     return metrics
 
@@ -368,38 +372,3 @@ def _previews(ledger: Ledger) -> OpenPreview:
         return None if payload is None else payload.data
 
     return opened
-
-
-def _accepted(journal: Journal) -> list[Step]:
-    """Return the record of what was changed at rest and the owner stands by; none where nothing."""
-    found = list(journal.accepted)
-    return [Step(kind="authority.state_accepted", body={"found": found})] if found else []
-
-
-async def _end_what_time_lengthened(authority: Authority) -> None:
-    """End every open task where the clock is set back since the last record: nobody knows how far."""
-    last = authority.evidence.last_at
-    if last is None or last - authority.clock() <= TOLERATED:
-        return
-    log.warning("the clock was set back while remit was stopped: open tasks end", last=str(last))
-    for task_id in authority.tasks.due(datetime.max.replace(tzinfo=UTC)):
-        await close_task(task_id, TaskState.EXPIRED, "remit", authority)
-
-
-def _started(loaded: Loaded, ledger: Ledger) -> Step:
-    return Step(
-        kind="authority.started",
-        body={
-            "version": __version__,
-            "trust_domain": loaded.config.authority.trust_domain,
-            "log": ledger.signer.vkey,
-            "upstreams": sorted(loaded.config.upstreams),
-            "pid": os.getpid(),
-        },
-    )
-
-
-async def _stopped(ledger: Ledger) -> None:
-    with contextlib.suppress(Exception):
-        ledger.stage(Step(kind="authority.stopped", body={"pid": os.getpid()}), Context())
-        await ledger.barrier()

@@ -34,6 +34,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._leaks = Counter(
+            "remit_leaks",
+            "Credentials that were taken out of answers to governed calls, by whose they were.",
+            ("upstream", "whose"),
+            registry=self.registry,
+        )
 
     def gauge(self, name: str, sentence: str, value: Callable[[], float]) -> None:
         """Show ``value()`` under ``remit_<name>``."""
@@ -50,6 +56,9 @@ class Metrics:
         try:
             outcome = await perform(claim, call, act, authority)
             ending = outcome.ending.value
+            for leak in outcome.leaks:
+                whose = "others" if leak.lease is None else "ours"
+                self._leaks.labels(call.upstream, whose).inc(leak.count)
         except RemitError as error:
             ending = error.code
             raise

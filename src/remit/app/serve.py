@@ -13,44 +13,22 @@ from typing import Any
 
 import structlog
 import uvicorn
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from remit.api import (
-    agents,
-    approvals,
-    catalog,
-    evidence,
-    health,
-    keys,
-    leases,
-    oauth,
-    processes,
-    sealed,
-    status,
-    tasks,
-)
-from remit.api import log as log_files
 from remit.api.answers import refused
 from remit.api.bounded_http import BoundedHttp
-from remit.api.callers import Callers
-from remit.api.peers import PeerHttp, owner_check, peer_of
-from remit.api.unrouted import app_of
-from remit.app.brokers import issued_tokens
+from remit.api.peers import PeerHttp
 from remit.app.compose import House, compose, utc_now
 from remit.app.config import Loaded
-from remit.app.explaining import explain
-from remit.app.packing import export
+from remit.app.control import control_app, rotate
 from remit.gateway.doorway import require_place
-from remit.gateway.front import Gateway
+from remit.gateway.egress.front import PREFIX
 from remit.gateway.scan import scan
 from remit.gateway.wire import Head
 from remit.identity.workload_api.server import listen
-from remit.model.errors import ConfigError, ConflictError, RemitError
-from remit.model.record import Context, Step
-from remit.model.subject import Person
+from remit.model.errors import ConfigError, RemitError
 from remit.model.task import TaskState
-from remit.spine import close_task, seal_ended, why_unsealed
+from remit.spine import close_task, seal_ended
 
 log = structlog.get_logger()
 
@@ -101,7 +79,7 @@ async def serving(
         unix = uvicorn.Config(control, http=PeerHttp, limit_concurrency=CONNECTIONS, **_COMMON)
         await _listen(stack, unix, [listen(loaded.control_socket)])
         stack.callback(loaded.control_socket.unlink, missing_ok=True)
-        await _listen(stack, _tcp(_dispatch(house.gateway, control), loaded))
+        await _listen(stack, _tcp(_dispatch(house, control), loaded))
         await house.reloader.start()
         stack.push_async_callback(house.reloader.close)
         for work in (
@@ -116,101 +94,21 @@ async def serving(
         log.info("remit goes down")
 
 
-def control_app(house: House) -> ASGIApp:
-    """Return the control API over a composed authority."""
-    authority, loaded = house.authority, house.loaded
-
-    def owner(request: Request) -> Person | None:
-        if "remit.peer" not in (request.scope.get("extensions") or {}):
-            return None
-        return owner_check(peer_of(request.scope), os.getuid(), house.processes)
-
-    callers = Callers(
-        identity=authority.identity, owner=owner, audience=loaded.config.authority.audience
-    )
-
-    def agents_changed() -> None:
-        house.workload_api.changed()
-        house.redeciding.changed()
-
-    async def look(upstream: str) -> Any:
-        return await scan(house.gateway, upstream)
-
-    async def pack(task: str) -> bytes:
-        if (waits := why_unsealed(task, authority)) is not None:
-            raise ConflictError(f"{waits}: export it once it is")
-        return await export(house, task)
-
-    async def why(decision: str) -> dict[str, Any]:
-        return await explain(house, decision)
-
-    checks = {
-        "evidence": authority.evidence.health,
-        "storage": house.journal.health,
-        "clock": utc_now.health,
-        "policy": house.reloader.health,
-        **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
-    }
-    return app_of(
-        [
-            *health.routes(checks, house.metrics.registry),
-            *status.routes(lambda: standing(house), house.trust_domain.bundle, callers),
-            *leases.routes(authority, house.lease_pages, callers),
-            *oauth.routes(
-                issued_tokens(house.trust_domain, loaded.url, authority.leases), authority, callers
-            ),
-            *agents.routes(authority.registry, callers, agents_changed),
-            *tasks.routes(authority, callers),
-            *approvals.routes(authority.approvals, callers),
-            *catalog.routes(authority.catalogue, look, callers),
-            *evidence.routes(authority.evidence, pack, why, authority.tasks.is_open, callers),
-            *keys.routes(
-                lambda compromised, by: rotate(house, by, compromised=compromised), callers
-            ),
-            *sealed.routes(house.sealed, callers, utc_now),
-            *processes.routes(house.processes, authority.registry, callers),
-            *log_files.routes(loaded.state / "log"),
-        ]
-    )
-
-
-def standing(house: House) -> dict[str, Any]:
-    """Return how the authority stands, for people."""
-    authority = house.authority
-    return {
-        "url": house.loaded.url,
-        "trust_domain": house.trust_domain.name,
-        "state": str(house.loaded.state),
-        "control_socket": str(house.loaded.control_socket),
-        "workload_socket": str(house.loaded.workload_socket),
-        "policy_bundle": authority.policy.bundle_digest,
-        "templates": sorted(authority.tasks.templates),
-        "agents": len(authority.registry.list()),
-        "upstreams": {name: trouble or "ready" for name, trouble in house.gateway.health().items()},
-        "log": {
-            "origin": f"{house.trust_domain.name}/log",
-            "size": authority.evidence.publisher.size,
-            "vkey": authority.evidence.signer.vkey,
-        },
-    }
-
-
-def _upstream_check(house: House, name: str) -> Any:
-    return lambda: house.gateway.health().get(name)
-
-
-def _dispatch(gateway: Gateway, control: ASGIApp) -> ASGIApp:
+def _dispatch(house: House, control: ASGIApp) -> ASGIApp:
     """Return what serves the port: a web page that was rebound to it gets nothing but ``/healthz``."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(_GATEWAY):
-            await gateway(scope, receive, send)
+            await house.gateway(scope, receive, send)
+            return
+        if scope["path"].startswith(PREFIX):
+            await house.egress(scope, receive, send)
             return
         if scope["path"] != "/healthz":
             head = Head(scope["method"], scope["path"], tuple(scope["headers"]))
             try:
                 head.require_once()
-                require_place(head, gateway.house.options)
+                require_place(head, house.egress.options)
             except RemitError as error:
                 await refused(error)(scope, receive, send)
                 return
@@ -350,26 +248,6 @@ async def _tolerant(what: str, work: Coroutine[Any, Any, None]) -> None:
         log.warning("put off", what=what, reason=str(error))
     except Exception:
         log.exception("the work of a second broke", what=what)
-
-
-async def rotate(house: House, by: str, *, compromised: bool = False) -> int:
-    """Rotate the trust domain's keys, leave a record, and return the bundle's new sequence.
-
-    Raises:
-        ConfigError: the new keys could not be written; the old ones stand.
-        EvidenceError: they are in use, but the record could not be made durable.
-    """
-    await asyncio.to_thread(house.trust_domain.rotate, compromised=compromised)
-    sequence = house.trust_domain.sequence
-    house.authority.evidence.stage(
-        Step(
-            kind="authority.key_rotated",
-            body={"by": by, "compromised": compromised, "spiffe_sequence": sequence},
-        ),
-        Context(),
-    )
-    await house.authority.evidence.barrier()
-    return sequence
 
 
 async def _catalogue(house: House) -> None:

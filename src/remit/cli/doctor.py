@@ -47,7 +47,7 @@ def _findings(common: Common) -> Iterator[Finding]:
         yield False, "configuration", str(error)
         return
     yield True, "configuration", str(loaded.source or "embedded defaults")
-    for look in (_state, _tables, _bundle, _upstreams, _running):
+    for look in (_state, _tables, _bundle, _upstreams, _services, _running):
         yield from _guarded(look, loaded)
 
 
@@ -136,8 +136,9 @@ def _bundle(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _upstreams(loaded: Loaded) -> Iterator[Finding]:
-    if not loaded.config.upstreams:
-        yield False, "upstreams", "none is configured: add an [upstream.NAME] to remit.toml"
+    if not loaded.config.upstreams and not loaded.config.services:
+        said = "none is configured: add an [upstream.NAME] or a [service.NAME] to remit.toml"
+        yield False, "upstreams", said
     for name, section in loaded.config.upstreams.items():
         if section.command:
             found = shutil.which(section.command[0])
@@ -145,6 +146,15 @@ def _upstreams(loaded: Loaded) -> Iterator[Finding]:
             yield found is not None, f"upstream {name}", said
         else:
             yield True, f"upstream {name}", str(section.url)
+
+
+def _services(loaded: Loaded) -> Iterator[Finding]:
+    if not loaded.config.services:
+        return
+    from remit.app.options import services  # noqa: PLC0415 - as above
+
+    for name, service in services(loaded).items():
+        yield True, f"service {name}", f"{service.url}, {len(service.operations.all)} operations"
 
 
 def _running(loaded: Loaded) -> Iterator[Finding]:
@@ -156,6 +166,8 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
         return
     for name, said in standing["upstreams"].items():
         yield said == "ready", f"running upstream {name}", said
+    for name, said in standing["services"].items():
+        yield said == "ready", f"running service {name}", said
     log = standing["log"]
     yield True, "running", f"{standing['url']}, {log['size']} records in {log['origin']}"
     yield True, "log key", log["vkey"]

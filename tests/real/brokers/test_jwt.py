@@ -16,7 +16,8 @@ from processes import ROOT, free_port, python, running
 
 from remit.app.compose import House
 from remit.app.config import load
-from remit.app.serve import rotate, serving
+from remit.app.control import rotate
+from remit.app.serve import serving
 from remit.credentials.brokers.jwt import JwtBroker
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner

@@ -18,7 +18,8 @@ from processes import free_port
 
 from remit.app.compose import House
 from remit.app.config import load
-from remit.app.serve import rotate, serving
+from remit.app.control import rotate
+from remit.app.serve import serving
 from remit.credentials.brokers.jwt import JwtBroker
 from remit.model.subject import Environment, SpiffeId
 from remit.tasks.mandates import MANDATE_TYP

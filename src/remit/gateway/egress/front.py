@@ -27,7 +27,7 @@ from remit.gateway.egress.operations import Matched, Request
 from remit.gateway.egress.service import Service
 from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import digest_of
-from remit.gateway.house import Perform
+from remit.gateway.house import House, Perform
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.refusals import about, explain
@@ -69,6 +69,18 @@ class Egress:
     resolver: Callable[[], AbstractResolver | None] = lambda: None
     _sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
     _trouble: dict[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, house: House, services: Mapping[str, Service]) -> Egress:
+        """Return the way out that shares what the MCP gateway has."""
+        return cls(
+            authority=house.authority,
+            services=services,
+            options=house.options,
+            perform=house.perform,
+            call_id=house.call_id,
+            guard=house.guard,
+        )
 
     async def close(self) -> None:
         """Close every connection."""
