@@ -7,6 +7,8 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python
   $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; break; }; done)
 BIN := .venv/bin
 ARGS ?=
+INSTALL = $$(command -v uv >/dev/null 2>&1 && echo uv pip install --quiet --python $(BIN)/python \
+  || echo $(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
 help:
 	@echo 'make run    set up, then show two agents being allowed and refused (ARGS=--once ends)'
@@ -19,27 +21,26 @@ help:
 
 setup: .venv/.done
 
-# The lock names every version and its hash. uv is used where it is there; plain pip does as well.
-.venv/.done: requirements.lock pyproject.toml
+# Each lock names every version and its hash; the second has what developing takes as well. uv is used
+# where it is there; plain pip does as well.
+.venv/.run: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "remit needs Python 3.11 or newer; here is $$(python3 --version 2>&1 | head -n 1): install one, or set PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "making .venv with $(PYTHON)" >&2
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  echo 'installing locked dependencies: a moment with uv' >&2 && \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
-	  echo 'installing remit' >&2 && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
-	else \
-	  $(PYTHON) -m venv .venv && \
-	  echo 'installing locked dependencies: a minute or two with pip' >&2 && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-	  echo 'installing remit' >&2 && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
-	fi
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --allow-existing --python $(PYTHON) .venv; \
+	  else $(PYTHON) -m venv .venv; fi
+	@echo 'installing locked dependencies: a minute with pip, a moment with uv' >&2
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@echo 'installing remit' >&2
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
-run: setup
+.venv/.done: .venv/.run requirements-dev.lock
+	@echo 'installing what the tests need' >&2
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: .venv/.run
 	@$(BIN)/remit quickstart $(ARGS)
 
 lint: setup
@@ -65,8 +66,11 @@ docs: setup
 	@$(BIN)/python -m remit.policy.facts_page > docs/policy.md
 	@$(BIN)/python -m remit.cli.reference > docs/cli.md
 
+LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url
+
 lock: setup
-	@$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --extra quickstart --group dev -o requirements.lock pyproject.toml
+	@$(LOCK) --extra quickstart -o requirements.lock pyproject.toml
+	@$(LOCK) --extra quickstart --group dev --constraint requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:
 	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

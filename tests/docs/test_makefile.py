@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
     # What a bare system has, without any `uv` of this one.
@@ -58,11 +58,22 @@ def test_each_phase_of_the_set_up_says_one_line_and_none_on_standard_output(clon
     ran = make(clone, "setup", f"PYTHON={new}")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == ""
-    first, second, third = ran.stderr.splitlines()
+    first, second, third, fourth = ran.stderr.splitlines()
     assert first.startswith("making .venv")
     assert second.startswith("installing locked dependencies")
     assert third == "installing remit"
+    assert fourth == "installing what the tests need"
     assert make(clone, "setup", f"PYTHON={new}").stderr == ""
+
+
+def test_running_installs_no_more_than_running_takes(clone: Path):
+    new = python(clone / "bin" / "python3", ok=True)
+    ran = make(clone, "run", f"PYTHON={new}")
+    said = [line for line in ran.stderr.splitlines() if not line.startswith(("make", "/bin/sh"))]
+    assert said[2] == "installing remit"
+    assert "installing what the tests need" not in ran.stderr
+    assert (clone / ".venv/.run").exists()
+    assert not (clone / ".venv/.done").exists()
 
 
 def test_a_python_that_is_too_old_is_told_in_one_line_before_anything_is_made(clone: Path):
