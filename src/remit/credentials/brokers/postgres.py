@@ -28,9 +28,10 @@ from remit.credentials.brokers.postgres_admin import (
     Options,
     address,
     password_source,
+    rows_of,
     said,
 )
-from remit.credentials.brokers.postgres_disowning import take_away
+from remit.credentials.brokers.postgres_disowning import LOCK, drop, held, look, shut, taking
 from remit.credentials.brokers.postgres_grants import (
     NAME_BYTES,
     Grant,
@@ -50,7 +51,6 @@ log = structlog.get_logger()
 OLDEST = 140_000
 """PostgreSQL 14: the first that waits for a session's end when it is told to end it."""
 
-_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(823451907)"
 _ATTEMPTS = 4
 _AGAIN = {"XX000", "40P01", "40001", "42704"}
 """A catalogue row changed under us, a deadlock, or somebody else dropped the role meanwhile."""
@@ -60,7 +60,7 @@ _CUT_SHORT = {"08", "57"}
 
 _PASSWORD_BYTES = 32
 _GROUPS_BY_SET = 160_000
-_TERMINATE_MILLISECONDS = 1000
+_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; {}").format(LOCK)
 
 _T = TypeVar("_T")
 
@@ -127,9 +127,11 @@ class PostgresBroker:
     async def _mint(self, order: Order, mint: _Mint) -> None:
         committing = False
         try:
-            async with self._desk.connection() as connection, connection.transaction():
+            # A connection that anything went wrong on is closed, which ends its transaction.
+            async with self._desk.connection() as connection:
                 await self._make(connection, order, mint)
                 committing = True
+                await connection.execute("COMMIT")
         except psycopg.Error as error:
             if error.sqlstate in _AGAIN and not committing:
                 raise
@@ -140,35 +142,40 @@ class PostgresBroker:
             raise NotMintedError(f"the database made no role: {said(error)}") from error
 
     async def _make(self, connection: Connection, order: Order, mint: _Mint) -> None:
-        if connection.info.server_version < OLDEST:
+        """Begin, make the role, and compare what it was given with what was asked for."""
+        version, database = connection.info.server_version, connection.info.dbname
+        if version < OLDEST:
             raise NotMintedError("PostgreSQL 14 or later is needed")
-        await connection.execute(_LOCK)
-        if mint.grant.roles and (found := await powerful(connection, mint.grant.roles)):
-            raise NotMintedError(
-                f"group role `{found}` reaches further than a database's tables: "
-                "take its powers away, or name another"
-            )
-        database = connection.info.dbname
+        # Before the lock is taken: it is thousands of rounds of a hash.
         verifier = connection.pgconn.encrypt_password(
             mint.password.encode(), mint.role.encode(), b"scram-sha-256"
         ).decode()
-        await connection.execute(
+        steps = [
             creation(
                 mint.role,
                 verifier=verifier,
                 grant=mint.grant,
                 expires_at=order.lease.expires_at,
                 application=mint.application,
-            )
-        )
-        by_set = connection.info.server_version >= _GROUPS_BY_SET
-        await connection.execute(
-            privileges(mint.role, mint.grant, database=database, groups_by_set=by_set)
-        )
-        asked = await connection.execute(lacking(mint.role, mint.grant, database=database))
-        if missing := await asked.fetchone():
+            ),
+            privileges(
+                mint.role, mint.grant, database=database, groups_by_set=version >= _GROUPS_BY_SET
+            ),
+            lacking(mint.role, mint.grant, database=database),
+        ]
+        if not mint.grant.roles:
+            steps.insert(0, _BEGIN)
+        else:
+            await connection.execute(_BEGIN)
+            if found := await powerful(connection, mint.grant.roles):
+                raise NotMintedError(
+                    f"group role `{found}` reaches further than a database's tables: "
+                    "take its powers away, or name another"
+                )
+        *_, missing = await rows_of(connection, sql.SQL("; ").join(steps))
+        if missing:
             raise NotMintedError(
-                f"`{self._options.user}` cannot grant {missing[0]}: give it the grant option"
+                f"`{self._options.user}` cannot grant {missing[0][0]}: give it the grant option"
             )
 
     def _credential(self, order: Order, mint: _Mint) -> Credential:
@@ -213,64 +220,39 @@ class PostgresBroker:
 
     async def _revoke(self, role: str) -> Revocation:
         async with self._desk.connection() as connection:
-            oid = await self._shut(connection, role)
-            if oid is None:
+            try:
+                found = await shut(connection, role)
+            except psycopg.errors.UndefinedObject:
+                await connection.rollback()
+                if await _one(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
+                    raise  # to be tried again
                 return Revocation(confirmed=True)
-            await self._end_sessions(connection, oid)
-            for database in await _elsewhere(connection, oid):
-                async with self._desk.visiting(database) as other, other.transaction():
-                    await self._disown(other, role, oid)
-            async with connection.transaction():
-                await connection.execute(_LOCK)
-                await self._disown(connection, role, oid)
-                await connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-            left = await _one(
-                connection,
-                "SELECT (SELECT count(*) FROM pg_roles WHERE oid = %s OR rolname = %s), "
-                "(SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s)",
-                (oid, role, oid),
-            )
-            if left != (0, 0):
+            while found.ended:
+                found = await look(connection, role)
+            for database in found.elsewhere:
+                async with self._desk.visiting(database) as other:
+                    *_, holds = await rows_of(other, held(role))
+                    await other.execute(await self._disowning(other, role, holds))
+            disowning = await self._disowning(connection, role, found.held)
+            if not await drop(connection, role, found, disowning):
                 raise BrokerError(f"role `{role}` is dropped, but a session of it is not over")
             return Revocation(confirmed=True)
 
-    async def _shut(self, connection: Connection, role: str) -> int | None:
-        """Let nobody log in any more, before sessions are looked for; it need not reach the disk."""
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL synchronous_commit = off; {_LOCK}")
-            found = await _one(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
-            if found is None:
-                return None
-            await connection.execute(
-                sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(role))
+    async def _disowning(
+        self, connection: Connection, role: str, holds: Sequence[tuple[Any, ...]]
+    ) -> sql.Composed:
+        """What drops or hands on what the role owns here, and takes its privileges away."""
+        taken, heir = taking(role, holds), self._options.reassign_to
+        if self._options.owned != "reassign" or heir is None:
+            return taken
+        if await powerful(connection, [heir]):
+            raise BrokerError(
+                f"`reassign_to`: `{heir}` has powers that a function of the agent's would run "
+                "with; name a role that has none"
             )
-        return int(found[0])
-
-    async def _end_sessions(self, connection: Connection, oid: int) -> None:
-        """End them, and look again: one that was logging in may have turned up meanwhile."""
-        while True:
-            ended = await connection.execute(
-                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s",
-                (_TERMINATE_MILLISECONDS, oid),
-            )
-            if not await ended.fetchall():
-                return
-
-    async def _disown(self, connection: Connection, role: str, oid: int) -> None:
-        """Drop or hand on what the role owns here, and take its privileges away."""
-        heir = self._options.reassign_to
-        if self._options.owned == "reassign" and heir is not None:
-            if await powerful(connection, [heir]):
-                raise BrokerError(
-                    f"`reassign_to`: `{heir}` has powers that a function of the agent's would run "
-                    "with; name a role that has none"
-                )
-            await connection.execute(
-                sql.SQL("REASSIGN OWNED BY {} TO {}").format(
-                    sql.Identifier(role), sql.Identifier(heir)
-                )
-            )
-        await take_away(connection, role, oid)
+        return sql.SQL("REASSIGN OWNED BY {} TO {}; {}").format(
+            sql.Identifier(role), sql.Identifier(heir), taken
+        )
 
     async def census(self, leases: Sequence[Lease]) -> Census:
         """Ask the catalogue for every role of ours, whoever made it.
@@ -384,14 +366,3 @@ def _in_url(host: str) -> str:
 
 async def _one(connection: Connection, query: Any, parameters: Sequence[Any]) -> Any:
     return await (await connection.execute(query, parameters)).fetchone()
-
-
-async def _elsewhere(connection: Connection, oid: int) -> list[str]:
-    """Return the other databases in which the role owns or may do something."""
-    asked = await connection.execute(
-        "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid "
-        "WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s "
-        "AND d.datname <> current_database()",
-        (oid,),
-    )
-    return [row[0] for row in await asked.fetchall()]

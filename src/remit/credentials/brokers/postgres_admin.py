@@ -7,6 +7,7 @@ import contextlib
 import functools
 import ipaddress
 import os
+import select
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
@@ -194,13 +196,12 @@ class Desk:
             await connection.close()
 
     async def _kept(self) -> Connection | None:
-        """A kept connection that still answers: the server may have gone and come back."""
+        """A kept connection whose server has not gone meanwhile, even where it came back."""
         while self._idle:
             connection = self._idle.pop()
-            with contextlib.suppress(psycopg.Error):
-                async with _closed_on_failure(connection):
-                    await connection.execute("")
-                    return connection
+            if _quiet(connection):
+                return connection
+            await connection.close()
         return None
 
     async def _connect(self, database: str | None = None) -> Connection:
@@ -236,6 +237,33 @@ class Desk:
         """Let go of every connection."""
         while self._idle:
             await self._idle.pop().close()
+
+
+def _quiet(connection: Connection) -> bool:
+    """Nothing has come on a connection in no use: a session's end is there to be read, unasked for."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+async def rows_of(connection: Connection, statements: sql.Composed) -> list[list[TupleRow]]:
+    """Run statements in one round trip, and return the rows of each that has any to give.
+
+    The server stops at the first that fails. What stands between BEGIN and COMMIT is a transaction,
+    and so is what stands behind it.
+
+    Raises:
+        psycopg.Error: one of them failed; a transaction it stands in is open still.
+    """
+    cursor = await connection.execute(statements)
+    rows = []
+    while True:
+        if cursor.description is not None:
+            rows.append(await cursor.fetchall())
+        if not cursor.nextset():
+            return rows
 
 
 @contextlib.asynccontextmanager
