@@ -4,90 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aws import ACCOUNT, REGION, Server, aws_server
+from aws import ACCOUNT, Server, aws_server
 from botocore.exceptions import ClientError
+from cloud_targets import DENIES, INSTALLATION, READ
+from cloud_targets import AwsTarget as Aws
 from lossy import lossy
 
-from remit.credentials.brokers.aws import AwsBroker
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, NotMintedError
-from remit.model.lease import Credential, LeaseState
+from remit.model.lease import LeaseState
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
-
-INSTALLATION = "remit-0a1b2c3d"
-READ = {"policy": [{"Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::reports/*"]}]}
-
-
-class Aws:
-    """One broker and the account, as the suite uses them."""
-
-    installation = INSTALLATION
-    names_are_ours = True
-    grant: Mapping[str, Any] = READ
-
-    def __init__(self, server: Server, http: aiohttp.ClientSession, **options: Any) -> None:
-        self.server, self.http = server, http
-        self.ahead = timedelta(0)
-        server.ahead(0)
-        self.options = {
-            "role": f"arn:aws:iam::{ACCOUNT}:role/agent",
-            "region": REGION,
-            "sts_url": server.url,
-            "iam_url": server.url,
-            "timeout_seconds": 5.0,
-            **options,
-        }
-        self.broker = self.another()
-
-    def another(self, **options: Any) -> AwsBroker:
-        """Return a broker as another run of Remit would make it."""
-        surroundings = Surroundings(
-            http=self.http,
-            clock=lambda: datetime.now(UTC) + self.ahead,
-            signer=self.server.issuer,
-            installation=INSTALLATION,
-            state=Path("/nonexistent"),
-            path=Path,
-        )
-        return AwsBroker("aws", {**self.options, **options}, surroundings)
-
-    async def accepts(self, credential: Credential, key: str = "reports/march.csv") -> bool:
-        return await asyncio.to_thread(self.reads, credential, key)
-
-    def reads(self, credential: Credential, key: str) -> bool:
-        values = credential.values
-        client = self.server.client(
-            "s3", values["access_key_id"], values["secret_access_key"], values["session_token"]
-        )
-        bucket, _, name = key.partition("/")
-        try:
-            client.get_object(Bucket=bucket, Key=name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"AccessDenied", "ExpiredToken"}:
-                raise
-            return False
-        return True
-
-    async def down(self) -> None:
-        self.server.stop()
-
-    async def up(self) -> None:
-        self.server.go_on()
-
-    async def expire(self, credential: Credential) -> None:
-        self.ahead = timedelta(seconds=1100)
-        self.server.ahead(1100)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +35,6 @@ def server() -> Iterator[Server]:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(trust_env=False) as session:
         yield session
-
-
-DENIES: dict[str, Any] = {
-    "revoke": "session",
-    "revoker_role": f"arn:aws:iam::{ACCOUNT}:role/revoker",
-}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,74 +12,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from github_server import CLIENT_ID, INSTALLATION, ORGANIZATION, GitHub, github_server
+from cloud_targets import GitHubTarget as Target
+from github_server import ORGANIZATION, github_server
 from joserfc.jwk import RSAKey
 from lossy import lossy
 
-from remit.credentials.brokers.github import GitHubBroker
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, NotMintedError
-from remit.model.lease import Credential, LeaseState
+from remit.model.lease import LeaseState
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
-
-
-class Target:
-    """One broker and its GitHub, as the suite uses them."""
-
-    installation = "remit-0a1b2c3d"
-    names_are_ours = True  # within one run; after a restart it owns up, below
-    grant: Mapping[str, Any] = {"repositories": ["site"], "permissions": {"contents": "read"}}
-
-    def __init__(self, server: GitHub, http: aiohttp.ClientSession, folder: Path) -> None:
-        self.server, self.http, self.folder = server, http, folder
-        self.ahead = timedelta(0)
-        self.key = folder / "app.pem"
-        self.key.touch(mode=0o600)
-        self.key.write_bytes(server.key.as_pem(private=True))
-        self.broker = self.another()
-
-    def another(self, **options: Any) -> GitHubBroker:
-        """Return a broker as another run of Remit would make it."""
-        given = {
-            "client_id": CLIENT_ID,
-            "private_key_file": str(self.key),
-            "installation_id": INSTALLATION,
-            "api_url": self.server.url,
-            "timeout_seconds": 3.0,
-            **options,
-        }
-        surroundings = Surroundings(
-            http=self.http,
-            clock=lambda: datetime.now(UTC) + self.ahead,
-            signer=None,  # type: ignore[arg-type]
-            installation=self.installation,
-            state=self.folder,
-            path=Path,
-        )
-        return GitHubBroker(
-            "github", {k: v for k, v in given.items() if v is not None}, surroundings
-        )
-
-    async def status(self, credential: Credential, path: str) -> int:
-        headers = {"Authorization": f"Bearer {credential.values['token']}"}
-        async with self.http.get(self.server.url + path, headers=headers) as answer:
-            return answer.status
-
-    async def accepts(self, credential: Credential) -> bool:
-        status = await self.status(credential, "/repos/corp/site/contents/README.md")
-        assert status in {200, 401}
-        return status == 200
-
-    async def down(self) -> None:
-        await self.server.down()
-
-    async def up(self) -> None:
-        await self.server.up()
-
-    async def expire(self, credential: Credential) -> None:
-        raise AssertionError("it takes back at once")
 
 
 @pytest.fixture

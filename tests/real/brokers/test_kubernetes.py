@@ -4,73 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from kubernetes_server import NAMESPACE, Cluster, kubernetes_server
+from cloud_targets import KubernetesTarget as Target
+from kubernetes_server import kubernetes_server
 from lossy import lossy
 
-from remit.credentials.brokers.kubernetes import KubernetesBroker
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, NotMintedError
-from remit.model.lease import Credential, LeaseState
+from remit.model.lease import LeaseState
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
-
-
-class Target:
-    """One broker and its cluster, as the suite uses them."""
-
-    installation = "remit-0a1b2c3d"
-    names_are_ours = True
-    grant: Mapping[str, Any] = {"service_account": "deployer"}
-
-    def __init__(self, server: Cluster, http: aiohttp.ClientSession, folder: Path) -> None:
-        self.server, self.http, self.folder = server, http, folder
-        self.ahead = timedelta(0)
-        self.token = folder / "token"
-        self.token.touch(mode=0o600)
-        self.token.write_text(server.admin + "\n")
-        self.broker = self.another()
-
-    def another(self, **options: Any) -> KubernetesBroker:
-        """Return a broker as another run of Remit would make it."""
-        given = {
-            "url": self.server.url,
-            "namespace": NAMESPACE,
-            "token_file": str(self.token),
-            **options,
-        }
-        surroundings = Surroundings(
-            http=self.http,
-            clock=lambda: datetime.now(UTC) + self.ahead,
-            signer=None,  # type: ignore[arg-type]
-            installation=self.installation,
-            state=self.folder,
-            path=Path,
-        )
-        return KubernetesBroker("kubernetes", given, surroundings)
-
-    async def accepts(self, credential: Credential) -> bool:
-        headers = {"Authorization": f"Bearer {credential.values['token']}"}
-        url = f"{credential.values['server']}/api/v1/namespaces/{NAMESPACE}/pods"
-        async with self.http.get(url, headers=headers) as answer:
-            assert answer.status in {200, 401}
-            return answer.status == 200
-
-    async def down(self) -> None:
-        await self.server.down()
-
-    async def up(self) -> None:
-        await self.server.up()
-
-    async def expire(self, credential: Credential) -> None:
-        raise AssertionError("it takes back at once")
 
 
 @pytest.fixture
