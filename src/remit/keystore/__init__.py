@@ -1,0 +1,1 @@
+"""Keys of Remit's own that are kept elsewhere: in a token, an HSM, whatever a provider reaches."""
