@@ -154,7 +154,7 @@ def filled(team: Any = "sales", bucket: Any = "x", region: Any = "eu-central-1")
 def test_an_argument_may_name_what_the_template_leaves_open():
     grants = Grants()
     grants.check(TEMPLATE)
-    text = grants.filled(filled()).policy_text() or ""
+    text = grants.filled(filled(), {}).policy_text() or ""
     assert '"arn:aws:s3:::reports/sales/*"' in text
 
 
@@ -183,7 +183,7 @@ def test_an_argument_never_widens_a_session_policy(hostile: dict[str, Any]):
     grants = Grants()
     grants.check(TEMPLATE)
     with pytest.raises(ConfigError):
-        grants.filled(filled(**hostile))
+        grants.filled(filled(**hostile), {})
 
 
 def test_a_statement_that_no_template_has_is_refused():
@@ -192,7 +192,21 @@ def test_a_statement_that_no_template_has_is_refused():
     grown = filled()
     grown["policy"].append(READ)
     with pytest.raises(ConfigError):
-        grants.filled(grown)
+        grants.filled(grown, {})
+
+
+def test_what_another_grant_of_the_broker_may_is_no_excuse_for_an_argument():
+    """A wildcard that one operator's grant has must not be an argument's to put into another."""
+    grants = Grants()
+    grants.check(statement(Resource=["arn:aws:s3:::reports/{args.team}/*"]))
+    grants.check(statement(Resource=["arn:aws:s3:::reports/*/*"]))
+    wide = statement(Resource=["arn:aws:s3:::reports/*/*"])
+    with pytest.raises(ConfigError, match="team"):
+        grants.filled(wide, {"team": "*"})
+    assert grants.filled(wide, {"team": "sales"}), "as the second grant has it"
+    assert grants.filled(wide, {}), "as the second grant has it"
+    assert grants.filled(wide, {"team": ""}), "as the second grant has it"
+    assert grants.filled(statement(Resource=["arn:aws:s3:::reports/sales/*"]), {"team": "sales"})
 
 
 # --- a server that answers as a test says ---

@@ -85,7 +85,8 @@ class AwsBroker:
             BrokerError: AWS failed, or refuses the session what it is to be asked by.
         """
         try:
-            grant = self._grants.filled(order.grant)
+            arguments = order.call.arguments if order.call is not None else {}
+            grant = self._grants.filled(order.grant, arguments)
         except ConfigError as error:
             raise NotMintedError(f"aws: the grant, filled in: {error}") from error
         lease = order.lease

@@ -40,6 +40,7 @@ _TAG_VALUE = re.compile(r"[\w.:/=+@ -]{0,256}\Z")
 _REFERENCE = re.compile(r"\{(?:args|task)\.[A-Za-z_][A-Za-z0-9_-]*\}")
 _FILLED = r"[A-Za-z0-9_.:/@=+, -]+"
 """What may be filled into a policy: neither wildcard nor policy variable."""
+_HARMLESS = "it may hold letters, digits, spaces and `_.:/@=+,-`, and is not empty"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -231,8 +232,8 @@ class Grants:
         read_grant(_plain(raw), probe=self._probe)
         self._templates.append(dict(raw))
 
-    def filled(self, raw: Mapping[str, Any]) -> Grant:
-        """Return a grant that was filled in from a call.
+    def filled(self, raw: Mapping[str, Any], arguments: Mapping[str, Any]) -> Grant:
+        """Return a grant that was filled in from a call with these arguments.
 
         Raises:
             ConfigError: an argument brought a wildcard, a variable, or nothing into the policy.
@@ -240,10 +241,14 @@ class Grants:
         policy = raw.get("policy", [])
         known = [each.get("policy", []) for each in self._templates]
         if known and not any(_fits(template, policy) for template in known):
-            raise ConfigError(
-                "an argument would widen the session policy: it may hold letters, digits, spaces "
-                "and `_.:/@=+,-`, and is not empty"
-            )
+            raise ConfigError(f"an argument would widen the session policy: {_HARMLESS}")
+        # What one binding's grant says literally could be another's with a wildcard filled in.
+        texts = _texts(policy)
+        for name in {name for each in known for name in _arguments(each)}:
+            value = str(arguments.get(name, "x"))
+            bad = value and not re.fullmatch(_FILLED, value)
+            if bad and any(value in text for text in texts):
+                raise ConfigError(f"argument `{name}` would widen the session policy: {_HARMLESS}")
         return read_grant(raw, probe=self._probe)
 
 
@@ -270,6 +275,22 @@ def _fits(template: Any, value: Any) -> bool:
             and all(_fits(one, other) for one, other in zip(template, value, strict=True))
         )
     return bool(template == value)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _texts(each)]
+    return []
+
+
+def _arguments(template: Any) -> list[str]:
+    """Return the names of the arguments that a template refers to."""
+    found = [match for text in _texts(template) for match in _REFERENCE.findall(text)]
+    return [each[6:-1] for each in found if each.startswith("{args.")]
 
 
 def _keys(value: Any) -> list[str]:
