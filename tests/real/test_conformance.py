@@ -58,6 +58,19 @@ def remit_house(folder: Path, fixture_port: int) -> Iterator[House]:
         yield running_house
 
 
+async def measured_directly(port: int, requirements: str, folder: Path) -> suite.Report:
+    """Measure the server by itself: twice at most, for on a busy machine the suite skips checks."""
+    for attempt in range(2):
+        report = await suite.run(
+            f"http://127.0.0.1:{port}/mcp",
+            requirements,
+            folder / f"direct-{requirements}-{attempt}",
+        )
+        if report.passed >= DIRECT_MINIMUM[requirements]:
+            break
+    return report
+
+
 @pytest.mark.parametrize("requirements", suite.SETS)
 async def test_everything_that_passes_directly_passes_through_remit(
     requirements: str,
@@ -66,9 +79,7 @@ async def test_everything_that_passes_directly_passes_through_remit(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
 ):
-    direct = await suite.run(
-        f"http://127.0.0.1:{fixture_port}/mcp", requirements, folder / f"direct-{requirements}"
-    )
+    direct = await measured_directly(fixture_port, requirements, folder)
     opened = remit_house.open(TEMPLATE, "suite")
     shown = {
         "Authorization": f"Bearer {remit_house.svid('suite')}",
