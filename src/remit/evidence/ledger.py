@@ -20,7 +20,7 @@ from pathlib import Path
 from remit.evidence.chain import Finding, audit, chain_digest
 from remit.evidence.keys import read_or_create
 from remit.evidence.log import Head, Log
-from remit.evidence.ports import EvidenceStore, LeafRow, SealedPayload, StoredLeaf
+from remit.evidence.ports import CheckpointKey, EvidenceStore, LeafRow, SealedPayload, StoredLeaf
 from remit.evidence.publisher import GRACE_SECONDS, Publisher
 from remit.evidence.recovery import OpenCalls, Owed, Unsealed
 from remit.evidence.signer import NoteSigner
@@ -52,6 +52,7 @@ class Ledger:
         clock: Clock = _now,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
         publish_grace_seconds: float = GRACE_SECONDS,
+        log_key: CheckpointKey | None = None,
     ) -> None:
         """Open the ledger's keys in ``folder``/keys and its log in ``folder``/log.
 
@@ -62,6 +63,7 @@ class Ledger:
             clock: gives each record its time.
             randomness: ids, salts, nonces and keys come from it.
             publish_grace_seconds: how long publishing may fail before calls are refused.
+            log_key: signs the checkpoints; the file ``keys/log.key`` where None, made on first use.
 
         Raises:
             ConfigError: a key file cannot be read or made, or others may read it.
@@ -70,7 +72,12 @@ class Ledger:
         self._clock = clock
         self._randomness = randomness
         keys = folder / "keys"
-        self.signer = NoteSigner.open(keys / "log.key", f"{trust_domain}/log", randomness)
+        origin = f"{trust_domain}/log"
+        self.signer = (
+            NoteSigner.open(keys / "log.key", origin, randomness)
+            if log_key is None
+            else NoteSigner(log_key, origin)
+        )
         self.vault = Vault(
             store, read_or_create(keys / "vault.key", KEY_BYTES, randomness), randomness=randomness
         )

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 
 @dataclass(frozen=True, slots=True)
 class SealedPayload:
@@ -127,6 +129,31 @@ class VaultStore(Protocol):
 
         Raises:
             EvidenceError: the erasure is not durable, or old bytes may remain.
+        """
+        ...
+
+
+class CheckpointKey(Protocol):
+    """The log's own key: Ed25519. Its methods may block for some seconds, on a thread."""
+
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """The public half."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature of ``message`` (RFC 8032), 64 bytes.
+
+        Raises:
+            UnavailableError: it does not sign now; it may be tried again.
+        """
+        ...
+
+    def check(self) -> None:
+        """See that it would sign.
+
+        Raises:
+            UnavailableError: it would not.
         """
         ...
 

@@ -7,6 +7,8 @@ The rules it keeps:
   writes again with the same bytes.
 - While records arrive, a checkpoint is signed at least once a second; one more at the end.
 - A checkpoint is signed only over a tree that starts with the last one published.
+- The log's key is asked on a thread, since a token may block; where it has had nothing to sign for a
+  while it is asked whether it would, so that one which is gone is told before it is needed.
 - A round that fails, or does not end, is tried again; :meth:`Publisher.health` says so until one
   succeeds. Records are durable without it, so :meth:`Publisher.refusal` stops calls only once this
   has lasted longer than ``grace_seconds``, or the database was altered.
@@ -38,6 +40,8 @@ GRACE_SECONDS = 30.0
 """How long publishing may fail before calls are refused, unless told otherwise."""
 CLOSE_SECONDS = 10.0
 """How long the last checkpoint may take before the end comes without it."""
+PROBE_SECONDS = 10.0
+"""How long a key may have had nothing to sign before it is asked whether it would."""
 ROUND_TILES = 64
 """Full tiles a round at most: 16,384 records, so that a long absence is caught up in steps."""
 
@@ -63,6 +67,7 @@ class Publisher:
         self._monotonic = monotonic
         self._behind_since: float | None = None
         self._altered = False
+        self._signed_at = monotonic()
         self.published: Checkpoint | None = None
         self.note: bytes | None = None
         self._trouble: str | None = None
@@ -176,14 +181,25 @@ class Publisher:
             else:
                 files.append((tile, hash_tile(self._source.tree, tile)))
         checkpoint = Checkpoint(self._signer.origin, size, self._source.tree.root(size))
-        note = self._signer.sign(checkpoint.size, checkpoint.root)
-        writing = asyncio.ensure_future(asyncio.to_thread(self._write, files, note))
+        writing = asyncio.ensure_future(asyncio.to_thread(self._write, files, checkpoint))
         try:
-            await asyncio.shield(writing)
+            note = await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # its thread writes on: no round may start beside it
             raise
         self.published, self.note = checkpoint, note
+        self._signed_at = self._monotonic()
+
+    async def _probe(self) -> None:
+        """Ask a key that has had nothing to sign for a while whether it would.
+
+        Raises:
+            EvidenceError: it would not.
+        """
+        if self._trouble is None and self._monotonic() - self._signed_at < PROBE_SECONDS:
+            return
+        await asyncio.to_thread(self._signer.check)
+        self._signed_at = self._monotonic()
 
     async def _run(self) -> None:
         while not self._stop.is_set():
@@ -191,6 +207,7 @@ class Publisher:
                 self._behind_since = self._monotonic()
             try:
                 await self.publish()
+                await self._probe()
                 self._trouble = self._behind_since = None
                 self._altered = False
             except RemitError as error:
@@ -222,7 +239,8 @@ class Publisher:
                 self.published = None
                 return
 
-    def _write(self, files: list[tuple[Tile, bytes]], note: bytes) -> None:
+    def _write(self, files: list[tuple[Tile, bytes]], checkpoint: Checkpoint) -> bytes:
+        note = self._signer.sign(checkpoint.size, checkpoint.root)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for tile, data in files:
@@ -235,6 +253,7 @@ class Publisher:
                     self._drop_partials(self.folder / f"{tile.path}.p")
         except OSError as error:
             raise EvidenceError(f"cannot write the published log: {error.strerror}") from error
+        return note
 
     def _drop_partials(self, folder: Path) -> None:
         """Remove a tile's partial forms: the full one is published (tlog-tiles, "Partial Tiles")."""
