@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +20,19 @@ from remit.spine import Authority, close_task
 from remit.tasks.request import TaskRequest
 
 
-def routes(authority: Authority, callers: Callers) -> list[Route]:
+class Prompts(Protocol):
+    """Looks for credentials in what a task is asked for with."""
+
+    async def require_none(self, wanted: Mapping[str, Any]) -> None:
+        """Refuse, with a record, what holds a credential that Remit minted."""
+        ...
+
+    def note(self, wanted: Mapping[str, Any], task: Task) -> None:
+        """Leave a finding where it holds somebody else's."""
+        ...
+
+
+def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Route]:
     """Return the task desk's routes."""
 
     async def open_task(request: Request) -> Response:
@@ -28,10 +40,13 @@ def routes(authority: Authority, callers: Callers) -> list[Route]:
         wanted = await body_of(request, dict[str, Any])
         opened_by = _name(caller)
         agent = _agent(_for(caller, wanted.pop("agent", None)), authority)
+        request_of = TaskRequest.parse(wanted)
+        await prompts.require_none(wanted)
         async with _recorded(authority):
             opened = await authority.tasks.open(
-                TaskRequest.parse(wanted), agent=agent, opened_by=opened_by, key=_key(caller)
+                request_of, agent=agent, opened_by=opened_by, key=_key(caller)
             )
+        prompts.note(wanted, opened.task)
         return answer({**view(opened.task), "task_token": opened.token}, 201)
 
     async def listing(request: Request) -> Response:

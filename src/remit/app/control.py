@@ -30,6 +30,7 @@ from remit.api.unrouted import app_of
 from remit.app.brokers import issued_tokens
 from remit.app.compose import House, utc_now
 from remit.app.explaining import explain
+from remit.app.leaks import Prompts
 from remit.app.packing import export
 from remit.gateway.scan import scan
 from remit.model.errors import ConflictError
@@ -85,7 +86,7 @@ def control_app(house: House) -> ASGIApp:
                 issued_tokens(house.trust_domain, loaded.url, authority.leases), authority, callers
             ),
             *agents.routes(authority.registry, callers, agents_changed),
-            *tasks.routes(authority, callers),
+            *tasks.routes(authority, callers, Prompts(house.egress.guard, authority)),
             *approvals.routes(authority.approvals, callers),
             *catalog.routes(authority.catalogue, look, callers),
             *evidence.routes(authority.evidence, pack, why, authority.tasks.is_open, callers),

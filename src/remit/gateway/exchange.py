@@ -11,6 +11,8 @@ from remit.gateway.doorway import Visit, task_of
 from remit.gateway.flight import Flight
 from remit.gateway.governed import call_of
 from remit.gateway.house import House
+from remit.gateway.incoming import require_none
+from remit.gateway.leaks import clean_headers
 from remit.gateway.messages import GOVERNED, INVALID_PARAMS, METHOD_NOT_FOUND
 from remit.gateway.refusals import failure, refusal
 from remit.gateway.relay import Seen, hold, pass_on
@@ -79,6 +81,8 @@ class Exchange:
             RemitError: it is refused as a whole; nothing was forwarded.
         """
         self._require_known(message)
+        if message.method not in GOVERNED:
+            await self._require_clean(message, Context())
         task = await self._bound_task(message)
         if message.kind != "request":
             await self._forward(message)
@@ -141,6 +145,7 @@ class Exchange:
             self._house.sessions.close(self._visit.name, session)
         limit = self._upstream.options.max_answer_bytes
         clean = self._house.watching(self._visit.name)
+        clean_headers(answer.headers, clean)
         try:
             if session is None:
                 await pass_on(answer, self._reply, limit, clean)
@@ -162,19 +167,24 @@ class Exchange:
                 )
                 sessions.open(session)
             clean = self._house.watching(self._visit.name)
+            clean_headers(answer.headers, clean)
             await pass_on(answer, self._reply, self._upstream.options.max_answer_bytes, clean)
         finally:
             await answer.close()
 
     async def _list(self, message: Message) -> None:
         answer = await self._upstream.send(self._outgoing(message))
+        clean = self._house.watching(self._visit.name)
+        clean_headers(answer.headers, clean)
         try:
             limit = self._upstream.options.max_answer_bytes
-            held = await hold(answer, self._reply, limit, Seen())
+            held = await hold(answer, self._reply, limit, Seen(), clean)
         finally:
             await answer.close()
         if held is None:
             raise UpstreamError("the upstream ended its answer without a response")
+        if (cleaned := clean(held.data)) is not held.data:
+            held = held.replaced(cleaned)
         if message.method == handles.LIST:
             name, owner = self._visit.name, self._visit.owner
             held = held.replaced(self._house.handles.cut(name, owner, held.data))
@@ -191,6 +201,7 @@ class Exchange:
         except InputError as error:
             raise ProtocolError(str(error), code=INVALID_PARAMS, request_id=message.id) from error
         try:
+            await self._require_clean(message, Context(call=call.id))
             call = await self._understood(call)
         except InputError as error:
             await reply.message(200, refusal(message, error))
@@ -223,11 +234,24 @@ class Exchange:
         except UnidentifiedError:
             raise
         except RemitError as error:
-            instead = refusal(message, error)
+            # It may tell what an upstream or a target said.
+            instead = house.watching(self._visit.name)(refusal(message, error))
             if not reply.ended:
                 await reply.message(200, instead)
         finally:
             flight.land(instead)
+
+    async def _require_clean(self, message: Message, context: Context) -> None:
+        """Refuse a message that holds a credential of ours, in its arguments or anywhere."""
+        house = self._house
+        # What it parses to, not its bytes: an escape hides nothing.
+        await require_none(
+            [message.params, message.method],
+            "message",
+            house.guard,
+            house.authority,
+            context,
+        )
 
     async def _understood(self, call: Call) -> Call:
         """Have the upstream tell what the call is about, if it can; a refusal leaves its record."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import Stopwatch, lost, outcome_of
 from remit.gateway.in_flight import InFlight
-from remit.gateway.leaks import LeakGuard
+from remit.gateway.leaks import LeakGuard, clean_headers
 from remit.gateway.messages import RequestId
 from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
 from remit.gateway.reply import Reply
@@ -82,7 +82,10 @@ class Flight:
             async with self._in_flight.limited(credential, options.call_seconds):
                 self.held = await self._exchange(request)
         except (UpstreamError, TimeoutError) as error:
-            return lost(error, call, options, watch.seconds)
+            outcome = lost(error, call, options, watch.seconds)
+            detail, leaks = self._guard.clean_text(outcome.detail or "")
+            self._leaks += leaks
+            return replace(outcome, detail=detail, leaks=tuple(self._leaks))
         outcome = outcome_of(self.held, call, options, watch.seconds)
         return replace(outcome, leaks=tuple(self._leaks))
 
@@ -109,6 +112,7 @@ class Flight:
 
     async def _exchange(self, request: Outgoing) -> Held:
         answer = await self._upstream.send(request)
+        clean_headers(answer.headers, self._clean)
         try:
             held = await self._until_final(answer)
         finally:

@@ -29,7 +29,7 @@ from remit.gateway.doorway import (
 from remit.gateway.exchange import GONE, Exchange, answer_failure
 from remit.gateway.forward import Client, HttpUpstream
 from remit.gateway.house import CloseTask, House, Perform
-from remit.gateway.leaks import LeakGuard
+from remit.gateway.leaks import LeakGuard, clean_headers
 from remit.gateway.messages import INVALID_REQUEST, rpc_error
 from remit.gateway.options import GatewayOptions, UpstreamOptions
 from remit.gateway.refusals import internal, protocol_error
@@ -240,6 +240,7 @@ class Gateway:
                 house.sessions.close(visit.name, session)
             limit = visit.upstream.options.max_answer_bytes
             clean = house.watching(visit.name)
+            clean_headers(answer.headers, clean)
             await house.pending.pass_on(
                 answer, reply, visit.name, session or "", limit, clean=clean
             )

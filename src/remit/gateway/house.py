@@ -12,6 +12,7 @@ import structlog
 
 from remit.gateway.handles import Handles
 from remit.gateway.in_flight import InFlight
+from remit.gateway.incoming import revoke, told
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.relay import Pending
@@ -19,10 +20,9 @@ from remit.gateway.sessions import Sessions
 from remit.gateway.sse import Clean
 from remit.gateway.upstream import Holding, Upstream
 from remit.model.call import Call
-from remit.model.errors import RemitError
 from remit.model.ids import new_id
 from remit.model.outcome import Leak, Outcome
-from remit.model.record import Context, Json, Step
+from remit.model.record import Context, Step
 from remit.model.subject import Claim
 from remit.model.task import Task, TaskState
 from remit.spine import Act, Authority
@@ -87,17 +87,9 @@ class House:
         return self.guard.exact(tell)
 
     async def _leaked(self, upstream: str, leaks: tuple[Leak, ...]) -> None:
-        body: dict[str, Json] = {
-            "upstream": upstream,
-            "leaks": [{"rule": k.rule, "count": k.count, "lease": k.lease} for k in leaks],
-        }
         log.warning("a credential was taken out of a message", upstream=upstream)
-        try:
-            self.authority.evidence.stage(Step(kind="leak.removed", body=body), Context())
-            leases = {leak.lease for leak in leaks if leak.lease is not None}
-            await self.authority.leases.settle_these(leases)
-        except RemitError as error:
-            log.warning("left to the sweep", reason=str(error))
+        step = Step(kind="leak.removed", body={"upstream": upstream, "leaks": told(leaks)})
+        await revoke(step, leaks, self.authority, Context())
 
     async def let_go(self, lease: str) -> None:
         """End every use of a lease's credential: exchanges under way, then processes."""

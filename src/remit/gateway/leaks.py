@@ -97,6 +97,16 @@ class LeakGuard:
         counts: Counter[tuple[str, str | None]] = Counter()
         return _redacted(text, found, counts), _leaks(counts)
 
+    def look(self, value: Any, *, rules: bool) -> tuple[Leak, ...]:
+        """Return which credentials stand in a JSON value, anywhere; without ``rules`` only ours."""
+        if not rules and not self._secrets():
+            return ()
+        strings = list(_strings(value))
+        counts: Counter[tuple[str, str | None]] = Counter()
+        for each in self._found(strings, rules=rules):
+            counts[each.rule, each.lease] += max(1, sum(s.count(each.text) for s in strings))
+        return _leaks(counts)
+
     def stream(self) -> StreamGuard:
         """Return a guard for an answer that is told in pieces: it looks for exact values alone."""
         return StreamGuard(self._all_forms)
@@ -112,7 +122,7 @@ class LeakGuard:
         counts: Counter[tuple[str, str | None]] = Counter()
         return _redacted(text, found, counts).encode(), _leaks(counts)
 
-    def _found(self, strings: list[str]) -> list[_Found]:
+    def _found(self, strings: list[str], *, rules: bool = True) -> list[_Found]:
         """Return every part to take out, longest first, so that none is left half."""
         joined = "\n".join(strings)
         found = {
@@ -125,7 +135,7 @@ class LeakGuard:
             for secret, lease in self._secrets().items():
                 if secret.encode() in blob.decoded:
                     found[blob.text] = _Found(MINTED, blob.text, lease)
-        if self._scanner is not None:
+        if self._scanner is not None and rules:
             for hit in self._scanner.scan(joined):
                 # A hit may span two of our strings, which are no neighbours.
                 for part in hit.secret.split("\n"):
@@ -152,6 +162,11 @@ class LeakGuard:
             known = tuple(form for form in forms if len(form) >= _LEAST_CHARACTERS)
             self._forms[secret] = known
         return known
+
+
+def clean_headers(headers: list[tuple[bytes, bytes]], clean: Callable[[bytes], bytes]) -> None:
+    """Take credentials out of an answer's headers, in place."""
+    headers[:] = [(name, clean(value)) for name, value in headers]
 
 
 class StreamGuard:

@@ -21,6 +21,7 @@ import msgspec
 
 from remit.gateway.doorway import admit, recorded
 from remit.gateway.house import House
+from remit.gateway.incoming import note_prompt
 from remit.gateway.refusals import refusal, tool_result
 from remit.gateway.reply import Reply
 from remit.gateway.wire import Message
@@ -145,10 +146,12 @@ async def _begin(
     if tasks.current(owner) is not None or owner in house.beginning:
         raise ConflictError(f"a task is open already; use it, or end it with {COMPLETE}")
     request = TaskRequest.parse(arguments)
+    others = house.guard.look(arguments, rules=True)
 
     async def begin() -> Task:
         try:
             opened = await tasks.open(request, agent=agent, opened_by=owner, key=key_of(subject))
+            note_prompt(others, opened.task, house.authority)
             tasks.bind_current(owner, opened.task.id)
             return opened.task
         finally:

@@ -876,3 +876,51 @@ async def test_a_credential_in_a_long_answer_is_taken_out_wherever_it_is_cut(
     assert got.body.endswith(PIECE + b"end")
     (outcome,) = stall.authority.outcomes
     assert [(leak.count, leak.lease) for leak in outcome.leaks] == [(1, "lease_1")]
+
+
+async def test_a_credential_that_is_taken_back_ends_the_call_that_uses_it(stall: Stall, until: Any):
+    stall.authority.credential = Credential(values={"token": TOKEN}, lease="lease_1")
+
+    async def told(reader: asyncio.StreamReader, _: Any) -> None:
+        await reader.read()
+
+    stall.shop.script = told
+    asking = asyncio.create_task(stall.ask("GET", "/orders"))
+    await until(lambda: stall.shop.heard)
+    await stall.egress.in_flight.let_go("lease_1")
+    await asyncio.wait_for(stall.shop.left.wait(), 5)
+    assert "taken back" in json.loads((await asking).body)["detail"]
+    assert [outcome.ending for outcome in stall.authority.outcomes] == [Ending.UNKNOWN]
+
+
+async def test_a_credential_that_does_not_fit_was_not_sent(stall: Stall):
+    stall.authority.credential = Credential(values={"token": "a\r\nhost: evil"})
+    got = await stall.ask("GET", "/orders")
+    assert got.status == 502
+    assert "not known" not in json.loads(got.body)["detail"]
+    assert stall.shop.heard == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("GET", f"/orders/{TOKEN}", None, {}),
+        ("GET", f"/orders?state={TOKEN.replace('-', '%2d')}", None, {}),
+        ("POST", "/orders", json.dumps({"note": f"it is {TOKEN}"}).encode(), {}),
+        ("POST", "/orders", json.dumps({TOKEN: {"deep": [1]}}).encode(), {}),
+        ("POST", "/orders", b'{"note":"\\u006dinted-token-0123456789"}', {}),
+        ("GET", "/orders", None, {"idempotency_key": TOKEN}),
+    ],
+)
+async def test_a_minted_credential_in_a_request_stops_it_and_is_revoked(
+    open_stall: Any, method: str, path: str, body: bytes | None, headers: dict[str, str]
+):
+    stall = await open_stall(secrets=lambda: {TOKEN: "lease_1"})
+    got = await stall.ask(method, path, body, **headers)
+    assert (got.status, TOKEN.encode() in got.body) == (400, False)
+    assert stall.shop.heard == []
+    assert stall.authority.calls == []
+    assert stall.authority.leases.settled == ["lease_1"]
+    (record,) = [step for step, _ in stall.authority.evidence.records]
+    assert record.body["leaks"] == [{"rule": "remit.credential", "count": 1, "lease": "lease_1"}]
+    assert TOKEN not in repr(stall.authority.evidence.records)

@@ -21,6 +21,7 @@ from remit.gateway.egress.addresses import PrivateAddressError
 from remit.gateway.egress.operations import Matched
 from remit.gateway.egress.service import Service
 from remit.gateway.forward import UnreachableError
+from remit.gateway.in_flight import InFlight
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.reply import Headers, Reply
 from remit.model.call import Call
@@ -59,6 +60,7 @@ class Flight:
     session: aiohttp.ClientSession
     reply: Reply
     guard: LeakGuard
+    in_flight: InFlight
     status: int = 0
     down: Headers = field(default_factory=list, repr=False)
     held: bytes = field(default=b"", repr=False)
@@ -77,7 +79,7 @@ class Flight:
         began = time.monotonic()
         ending, detail = Ending.SUCCEEDED, None
         try:
-            async with asyncio.timeout(self.service.call_seconds):
+            async with self.in_flight.limited(credential, self.service.call_seconds):
                 await self._exchange(call, credential)
         except UnreachableError:
             raise
@@ -117,7 +119,10 @@ class Flight:
         url = self.service.base + self.request.path
         headers, method = self.headers, self.request.operation.method
         if credential is not None:
-            headers = self.service.inject.put_headers(headers, credential, method, url)
+            try:
+                headers = self.service.inject.put_headers(headers, credential, method, url)
+            except UpstreamError as error:
+                raise UnreachableError(str(error)) from error
         if self.request.query:
             url += "?" + self.request.query
         response = await self._sent(method, url, headers)

@@ -28,6 +28,8 @@ from remit.gateway.egress.service import Service
 from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import digest_of
 from remit.gateway.house import House, Perform
+from remit.gateway.in_flight import InFlight
+from remit.gateway.incoming import require_none
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.refusals import about, explain
@@ -43,6 +45,7 @@ from remit.model.errors import (
     UpstreamError,
 )
 from remit.model.outcome import Ending, Outcome
+from remit.model.record import Context
 from remit.model.subject import Claim
 from remit.policy.catalogue import Definition
 from remit.spine import Authority
@@ -66,6 +69,7 @@ class Egress:
     perform: Perform
     call_id: Callable[[], str]
     guard: LeakGuard
+    in_flight: InFlight = field(default_factory=InFlight)
     resolver: Callable[[], AbstractResolver | None] = lambda: None
     _sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
     _trouble: dict[str, str | None] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Egress:
             perform=house.perform,
             call_id=house.call_id,
             guard=house.guard,
+            in_flight=house.in_flight,
         )
 
     async def close(self) -> None:
@@ -143,12 +148,21 @@ class Egress:
         )
         matched = service.operations.match(request, max_depth=self.options.max_depth)
         call = call_of(service, matched, self.call_id(), head.one(b"traceparent"))
+        await require_none(
+            [matched.arguments, [value.decode("latin-1") for _, value in head.headers]],
+            "request",
+            self.guard,
+            self.authority,
+            Context(call=call.id),
+        )
         if claim.task_token is None and subject.agent.gateway_templates:
             current = self.authority.tasks.current(str(subject.workload))
             claim = replace(claim, task_token=current)
         media = matched.operation.media if body else None
         headers = passing.up(head, service, media=media)
-        flight = Flight(service, matched, headers, self._session(service), reply, self.guard)
+        flight = Flight(
+            service, matched, headers, self._session(service), reply, self.guard, self.in_flight
+        )
         performing = asyncio.ensure_future(self._performed(claim, call, flight))
         leaving = asyncio.ensure_future(_left(receive))
         try:
