@@ -337,3 +337,15 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int):
     del given["secret_access_key"]
     with pytest.raises(ConfigError, match="chmod 600"):
         AwsBroker("aws", given, surroundings(tmp_path))
+
+
+async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
+    make: Callable[..., AwsBroker], script: Script, monkeypatch: pytest.MonkeyPatch
+):
+    script.body = b"<A>" + b" " * 400_000 + GOOD % b"2030-01-01T00:00:00Z" + b"</A>"
+    broker = make()
+    assert (await broker.issue(order(broker))).values["access_key_id"] == "ASIA"
+    monkeypatch.setattr("remit.credentials.brokers.aws_api._MOST_BYTES", 100_000)
+    with pytest.raises(BrokerError, match="100000 bytes") as raised:
+        await broker.issue(order(broker))
+    assert not isinstance(raised.value, NotMintedError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -292,3 +293,22 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int):
     del given["private_key"]
     with pytest.raises(ConfigError, match="chmod 600"):
         GitHubBroker("github", given, surroundings(tmp_path))
+
+
+async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
+    make: Callable[..., GitHubBroker], script: Script, monkeypatch: pytest.MonkeyPatch
+):
+    answer = {
+        "token": "ghs_0123456789",
+        "expires_at": "2030-01-01T00:00:00Z",
+        "permissions": {"contents": "read"},
+        "repository_selection": "selected",
+        "repositories": [{"id": 1, "name": "site", "padding": "x" * 3_000_000}],
+    }
+    script.body = json.dumps(answer).encode()
+    broker = make()
+    assert (await broker.issue(lab(broker).order())).values["token"] == "ghs_0123456789"
+    monkeypatch.setattr("remit.credentials.brokers.github_api._MOST_BYTES", 1_000_000)
+    with pytest.raises(BrokerError, match="1000000 bytes") as raised:
+        await broker.issue(lab(broker).order())
+    assert not isinstance(raised.value, NotMintedError)

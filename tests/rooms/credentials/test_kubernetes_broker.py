@@ -325,3 +325,12 @@ def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int):
     with pytest.raises(ConfigError, match="chmod 600") as raised:
         KubernetesBroker("kube", given, surroundings(tmp_path))
     assert "shared-with" not in str(raised.value)
+
+
+async def test_a_long_list_is_read_to_its_end(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    names = {f"remit-0a1b2c3d-{number:020x}" for number in range(500)}
+    items = [{"metadata": {"name": name, "padding": "x" * 2000}} for name in sorted(names)]
+    script.answers = [(200, json.dumps({"items": items, "metadata": {}}).encode())]
+    assert (await make().census([])).alive == names

@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from yarl import URL
 
+from remit.credentials.answers import read_answer
 from remit.credentials.brokers.aws_options import Options
 from remit.credentials.port import Signer
 from remit.model.errors import BrokerError, NotMintedError
@@ -263,7 +264,7 @@ class Api:
                 timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
                 allow_redirects=False,
             ) as response:
-                said = await response.content.read(_MOST_BYTES)
+                said = await read_answer(response, _MOST_BYTES)
                 status = response.status
         except aiohttp.ClientConnectorError as error:
             raise NotMintedError(f"aws: `{service}` is not reached: {_why(error)}") from None

@@ -17,6 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from yarl import URL
 
+from remit.credentials.answers import read_answer
 from remit.credentials.brokers.github_options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
@@ -135,7 +136,7 @@ class Api:
                 timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
                 allow_redirects=False,
             ) as response:
-                said = await response.content.read(_MOST_BYTES)
+                said = await read_answer(response, _MOST_BYTES)
                 self._heed(response)
                 status = response.status
         except aiohttp.ClientConnectorError as error:

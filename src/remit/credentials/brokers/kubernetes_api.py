@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from remit.credentials.answers import read_answer
 from remit.credentials.brokers.kubernetes_options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
@@ -186,7 +187,7 @@ class Api:
                 allow_redirects=False,
                 ssl=self._tls,
             ) as response:
-                said = await response.content.read(_MOST_BYTES)
+                said = await read_answer(response, _MOST_BYTES)
                 status = response.status
         except aiohttp.ClientConnectorError as error:
             why = type(error).__name__
