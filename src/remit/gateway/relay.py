@@ -68,9 +68,10 @@ async def hold(
     Raises:
         UpstreamError: it broke off, or sent what cannot be read.
     """
-    if content_type(answer.headers) != SSE:
+    headers = _told_headers(answer.headers, clean)
+    if content_type(headers) != SSE:
         body = await whole(answer, max_bytes)
-        return Held(answer.status, answer.headers, body, body)
+        return Held(answer.status, headers, body, body)
     reader = EventReader(max_bytes)
     async for chunk in answer.chunks():
         events = list(reader.feed(chunk))
@@ -79,10 +80,10 @@ async def hold(
                 later = b"".join(told(each, clean) for each in events[position + 1 :])
                 after = later + clean(reader.rest)
                 await _drain(answer)
-                return Held(answer.status, answer.headers, event.data, event.raw + after, True)
+                return Held(answer.status, headers, event.data, event.raw + after, True)
             seen.resumable = seen.resumable or bool(event.id)
             if not reply.started:
-                await reply.start(answer.status, answer.headers)
+                await reply.start(answer.status, headers)
             await reply.chunk(told(event, clean))
     if not seen.resumable:
         raise UpstreamError("the upstream ended its answer without a response")
@@ -104,10 +105,11 @@ async def pass_on(answer: Answer, reply: Reply, max_bytes: int, clean: Clean = a
     Raises:
         UpstreamError: the upstream broke off.
     """
-    if content_type(answer.headers) != SSE:
-        await reply.whole(answer.status, answer.headers, clean(await whole(answer, max_bytes)))
+    headers = _told_headers(answer.headers, clean)
+    if content_type(headers) != SSE:
+        await reply.whole(answer.status, headers, clean(await whole(answer, max_bytes)))
         return
-    await reply.start(answer.status, answer.headers)
+    await reply.start(answer.status, headers)
     reader = EventReader(max_bytes)
     async for chunk in answer.chunks():
         if clean is as_it_is:
@@ -116,6 +118,14 @@ async def pass_on(answer: Answer, reply: Reply, max_bytes: int, clean: Clean = a
         for event in reader.feed(chunk):
             await reply.chunk(told(event, clean))
     await reply.end(clean(reader.rest))
+
+
+def _told_headers(headers: Headers, clean: Clean) -> Headers:
+    """Return an answer's headers without the credentials in them."""
+    values = b"\n".join(value for _, value in headers)
+    if clean is as_it_is or clean(values) == values:
+        return headers
+    return [(name, clean(value)) for name, value in headers]
 
 
 async def _drain(answer: Answer) -> None:
@@ -200,13 +210,14 @@ class Pending:
         Raises:
             UpstreamError: the upstream broke off, or sent what cannot be read.
         """
-        if content_type(answer.headers) != SSE:
+        headers = _told_headers(answer.headers, clean)
+        if content_type(headers) != SSE:
             body = await whole(answer, max_bytes)
             instead = await self._instead(body, upstream, session)
             told_whole = clean(body) if instead is None else instead
-            await reply.whole(answer.status, answer.headers, told_whole)
+            await reply.whole(answer.status, headers, told_whole)
             return
-        await reply.start(answer.status, answer.headers)
+        await reply.start(answer.status, headers)
         reader = EventReader(max_bytes)
         async for chunk in answer.chunks():
             for event in reader.feed(chunk):

@@ -438,6 +438,30 @@ async def test_a_process_gets_it_in_meta_and_keeps_its_own_progress_token(stand:
         assert "minted" not in str((await about(client))["env"])
 
 
+@pytest.mark.parametrize("governed", [True, False])
+async def test_a_header_of_an_answer_gives_no_credential_away(
+    stand: Any, serve: Any, recorder: Any, *, governed: bool
+):
+    async def script(_: Any, __: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json"), (b"x-key", b"is minted-password-1")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"jsonrpc":"2.0","id":1,"result":{}}'})
+
+    recorder.script = script
+    inject = Injection(headers={"Authorization": "{password}"})
+    async with (
+        serve(recorder) as url,
+        stand(UpstreamOptions(name="up", url=f"{url}/mcp", inject=inject)) as made,
+    ):
+        made.authority.credential = minted(1)
+        made.authority.leases.alive = {"minted-password-1": "lease_1"}
+        method, params = ("tools/call", {"name": "echo"}) if governed else ("ping", {})
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        got = await made.post(json.dumps(message))
+        assert got.status == 200
+        assert got.headers["x-key"] == "is [removed by remit: remit.credential]"
+
+
 # What the operator says
 
 
