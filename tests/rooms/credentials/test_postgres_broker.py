@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ pytest.importorskip("psycopg")
 
 import sql_skeleton as statements
 from postgres_crm import surroundings
+from psycopg import pq
 
 from remit.credentials.brokers.postgres import PostgresBroker
 from remit.credentials.brokers.postgres_grants import creation, lacking, privileges, read_grant
+from remit.credentials.brokers.postgres_password import Passwords, verifier
 from remit.model.errors import ConfigError, NotMintedError
 from remit.testing.broker_suite import Lab
 
@@ -208,3 +212,25 @@ async def test_a_server_that_is_not_there_minted_nothing(folder: Path):
     with pytest.raises(NotMintedError, match=r"127\.0\.0\.1:1") as caught:
         await Elsewhere.broker.issue(Lab(Elsewhere()).order())  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_verifier_is_what_the_servers_own_library_would_have_made():
+    password = "0_aB-cD9" * 5
+    connection = pq.PGconn.connect_start(b"host=/nowhere")
+    theirs = connection.encrypt_password(password.encode(), b"anybody", b"scram-sha-256").decode()
+    salt = base64.b64decode(theirs.split("$")[1].split(":")[1])
+    assert verifier(password, salt) == theirs
+
+
+async def test_a_password_is_given_once_and_shown_to_nobody():
+    passwords = Passwords()
+    passwords.prepare()
+    given = [*await asyncio.gather(*(passwords.take() for _ in range(4)))]
+    passwords.prepare()
+    passwords.prepare()
+    given.append(await passwords.take())
+    assert len({each.text for each in given} | {each.verifier for each in given}) == 10
+    assert all(each.text not in repr(each) and each.verifier not in repr(each) for each in given)
+    passwords.prepare()
+    await passwords.close()
+    await passwords.close()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -41,6 +40,7 @@ from remit.credentials.brokers.postgres_grants import (
     privileges,
     read_grant,
 )
+from remit.credentials.brokers.postgres_password import Password, Passwords
 from remit.credentials.brokers.postgres_survey import powerful, survey
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
@@ -58,7 +58,6 @@ _AGAIN = {"XX000", "40P01", "40001", "42704"}
 _CUT_SHORT = {"08", "57"}
 """The classes of SQLSTATE that say the session was ended, not that the commit failed."""
 
-_PASSWORD_BYTES = 32
 _GROUPS_BY_SET = 160_000
 _BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; {}").format(LOCK)
 
@@ -83,6 +82,7 @@ class PostgresBroker:
         self._name = name
         self._prefix = f"{surroundings.installation}-"
         self._clock = surroundings.clock
+        self._passwords = Passwords()
         self._desk = Desk(
             address=self._address,
             user=self._options.user,
@@ -117,11 +117,12 @@ class PostgresBroker:
         except ConfigError as error:
             raise NotMintedError(f"the grant cannot be given: {error}") from error
         role = self._ours(order.lease)
-        password = secrets.token_urlsafe(_PASSWORD_BYTES)
         application = f"remit/{order.lease.task}"[:NAME_BYTES]
+        password = await self._passwords.take()
         minting = _Mint(role=role, password=password, application=application, grant=grant)
         async with self._bounded("mint"):
             await self._repeated(lambda: self._mint(order, minting))
+        self._passwords.prepare()
         return self._credential(order, minting)
 
     async def _mint(self, order: Order, mint: _Mint) -> None:
@@ -146,14 +147,10 @@ class PostgresBroker:
         version, database = connection.info.server_version, connection.info.dbname
         if version < OLDEST:
             raise NotMintedError("PostgreSQL 14 or later is needed")
-        # Before the lock is taken: it is thousands of rounds of a hash.
-        verifier = connection.pgconn.encrypt_password(
-            mint.password.encode(), mint.role.encode(), b"scram-sha-256"
-        ).decode()
         steps = [
             creation(
                 mint.role,
-                verifier=verifier,
+                verifier=mint.password.verifier,
                 grant=mint.grant,
                 expires_at=order.lease.expires_at,
                 application=mint.application,
@@ -190,19 +187,19 @@ class PostgresBroker:
         return Credential(
             values={
                 "username": mint.role,
-                "password": mint.password,
+                "password": mint.password.text,
                 "host": where.host,
                 "port": str(where.port),
                 "database": where.database,
                 "dsn": make_conninfo(
                     **parameters,
                     user=mint.role,
-                    password=mint.password,
+                    password=mint.password.text,
                     application_name=mint.application,
                 ),
-                "url": f"postgresql://{mint.role}:{mint.password}@{place}?{query}",
+                "url": f"postgresql://{mint.role}:{mint.password.text}@{place}?{query}",
             },
-            secrets=(mint.password,),
+            secrets=(mint.password.text,),
             memo=mint.role,
             expires_at=order.lease.expires_at,
         )
@@ -291,6 +288,7 @@ class PostgresBroker:
 
     async def close(self) -> None:
         """Let go of the server."""
+        await self._passwords.close()
         await self._desk.close()
 
     def _ours(self, lease: Lease) -> str:
@@ -326,7 +324,7 @@ class _Mint(msgspec.Struct, frozen=True, kw_only=True):
     """One mint under way; not printed, for it holds the password."""
 
     role: str
-    password: str
+    password: Password
     application: str
     grant: Grant
 
