@@ -16,7 +16,7 @@ from remit.model.mandate import AmountLimit, Budget, Capability, Spent
 from remit.model.task import Bounds, Task
 from remit.tasks.keys import parse_amount
 from remit.tasks.mandates import covers
-from remit.tasks.schemas import SchemaError, compile_schema, is_pinned
+from remit.tasks.schemas import MAX_MATCHED, SchemaError, compile_schema, is_pinned, is_too_long
 
 _SHOWN = 80
 _MAX_SENTENCES = 20
@@ -157,6 +157,9 @@ def _violations(capability: Capability, arguments: Mapping[str, Any]) -> tuple[s
 
 
 def _breaks(name: str, schema: Any, value: Any) -> list[str]:
+    if is_too_long(value, schema):
+        fit = f"{MAX_MATCHED} characters fit"
+        return [f"argument {shown(name)} is too long for the pattern of its schema: {fit}"]
     try:
         error = next(iter(compile_schema(schema).iter_errors(value)), None)
     except SchemaError as broken:

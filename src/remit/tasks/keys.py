@@ -20,7 +20,13 @@ from remit.model.errors import RemitError
 from remit.model.label import Confidentiality
 from remit.model.mandate import AmountLimit, Capability
 from remit.model.subject import Environment
-from remit.tasks.schemas import SchemaError, compile_schema, reference_in
+from remit.tasks.schemas import (
+    MAX_ASKED_PATTERNS,
+    SchemaError,
+    compile_schema,
+    patterns_in,
+    reference_in,
+)
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -149,10 +155,15 @@ class Keys:
         return None if values is None else tuple(dict.fromkeys(values))
 
     def capabilities(self, key: str, *, references: bool) -> tuple[Capability, ...] | None:
-        """Return capabilities; ``references`` says whether their schemas may use ``$ref``."""
+        """Return capabilities; ``references`` says whether their schemas may use ``$ref``.
+
+        Where they may not, the schemas are a request's, and are held to what that may cost.
+        """
         values = self.items(key)
         if values is None:
             return None
+        if not references and patterns_in(values) > MAX_ASKED_PATTERNS:
+            self.fail(key, f"holds more than {MAX_ASKED_PATTERNS} patterns, all schemas together")
         return tuple(
             self.below(key, value, index).capability(references=references)
             for index, value in enumerate(values)
@@ -200,7 +211,7 @@ class Keys:
         except (TypeError, ValueError, RecursionError):
             self.fail(name, "holds a value that JSON does not have")
         try:
-            compile_schema(schema)
+            compile_schema(schema, asked=not references)
         except SchemaError as error:
             self.fail(name, str(error))
         if not references and (keyword := reference_in(schema)) is not None:

@@ -14,6 +14,7 @@ from remit.model.mandate import AmountLimit, Budget, Capability, Mandate, Spent,
 from remit.model.subject import Environment, SpiffeId
 from remit.model.task import Bounds, Task
 from remit.tasks import bounds
+from remit.tasks.schemas import MAX_MATCHED
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 READ = "read_resource"
@@ -133,6 +134,26 @@ def test_a_violation_says_the_argument_and_the_rule_and_never_the_value(
 
     assert found.violations == (sentence,)
     assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a" * (MAX_MATCHED + 1), ["a" * MAX_MATCHED, "a"], {"k" * MAX_MATCHED: "a"}],
+    ids=["text", "list", "names"],
+)
+def test_what_is_too_long_to_match_is_outside(value: Any) -> None:
+    for schema in ({"pattern": "^a"}, {"items": {"pattern": "^a"}}):
+        assert measured({"x": schema}, {"x": value}).violations == (
+            f"argument `x` is too long for the pattern of its schema: {MAX_MATCHED} characters fit",
+        )
+    assert measured({"x": {"type": ["string", "array", "object"]}}, {"x": value}).violations == ()
+
+
+def test_as_much_as_fits_is_matched() -> None:
+    assert measured({"x": {"pattern": "^a"}}, {"x": "a" * MAX_MATCHED}).violations == ()
+    assert measured({"x": {"pattern": "^b"}}, {"x": "a" * MAX_MATCHED}).violations == (
+        'argument `x` has to match "^b"',
+    )
 
 
 def test_an_argument_without_a_schema_is_refused() -> None:
