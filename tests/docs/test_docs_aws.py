@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from aws import REVOKER, WEB
 
-from remit.credentials.brokers.aws import AwsBroker
+from remit.app.brokers import open_brokers
+from remit.app.config import load
 from remit.credentials.brokers.aws_options import Grant, Options
 from remit.credentials.port import Surroundings
 
@@ -29,19 +29,18 @@ def test_the_policies_on_the_page_are_those_that_the_broker_is_tested_with():
 
 
 def test_the_configuration_on_the_page_makes_a_broker(tmp_path: Path):
-    (block,) = blocks("toml")
-    document = tomllib.loads(block)
-    table = {key: value for key, value in document["broker"]["aws"].items() if key != "kind"}
+    (shown,) = blocks("toml")
+    (tmp_path / "remit.toml").write_text(shown)
     surroundings = Surroundings(
         http=None,  # type: ignore[arg-type]
         clock=lambda: datetime.now(UTC),
         signer=None,  # type: ignore[arg-type]
         installation="remit-0a1b2c3d",
         state=tmp_path,
-        path=Path,
+        path=lambda text: tmp_path / text,
     )
-    broker = AwsBroker("aws", table, surroundings)
-    broker.check(document["upstream"]["reports"]["credential"]["grant"])
+    made = open_brokers(load(tmp_path / "remit.toml"), surroundings)
+    assert made.bindings["reports"].broker is made.by_name["aws"]
 
 
 def test_every_option_and_grant_key_has_its_row():

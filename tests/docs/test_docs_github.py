@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from remit.credentials.brokers.github import GitHubBroker
+from remit.app.brokers import open_brokers
+from remit.app.config import load
 from remit.credentials.brokers.github_options import Grant, Options
 from remit.credentials.port import Surroundings
 
@@ -17,9 +17,8 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/brokers/github.md").read_tex
 
 
 def test_the_configuration_on_the_page_makes_a_broker(tmp_path: Path):
-    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    document = tomllib.loads(block)
-    table = {key: value for key, value in document["broker"]["github"].items() if key != "kind"}
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "remit.toml").write_text(shown)
     (tmp_path / "github-app.pem").touch(mode=0o600)
     (tmp_path / "github-app.pem").write_text("-----BEGIN RSA PRIVATE KEY-----")
     surroundings = Surroundings(
@@ -30,8 +29,8 @@ def test_the_configuration_on_the_page_makes_a_broker(tmp_path: Path):
         state=tmp_path,
         path=lambda text: tmp_path / text,
     )
-    broker = GitHubBroker("github", table, surroundings)
-    broker.check(document["upstream"]["forge"]["credential"]["grant"])
+    made = open_brokers(load(tmp_path / "remit.toml"), surroundings)
+    assert made.bindings["forge"].broker is made.by_name["github"]
 
 
 def test_every_option_and_grant_key_has_its_row():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import yaml
 
-from remit.credentials.brokers.kubernetes import KubernetesBroker
+from remit.app.brokers import open_brokers
+from remit.app.config import load
 from remit.credentials.brokers.kubernetes_options import Grant, Options
 from remit.credentials.port import Surroundings
 
@@ -22,8 +22,8 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_the_configuration_on_the_page_makes_a_broker(tmp_path: Path):
-    document = tomllib.loads(blocks("toml")[0])
-    table = {key: value for key, value in document["broker"]["kube"].items() if key != "kind"}
+    (shown,) = blocks("toml")
+    (tmp_path / "remit.toml").write_text(shown)
     (tmp_path / "kube.token").touch(mode=0o600)
     (tmp_path / "kube.token").write_text("token")
     surroundings = Surroundings(
@@ -34,8 +34,8 @@ def test_the_configuration_on_the_page_makes_a_broker(tmp_path: Path):
         state=tmp_path,
         path=lambda text: tmp_path / text,
     )
-    broker = KubernetesBroker("kube", table, surroundings)
-    broker.check(document["upstream"]["cluster"]["credential"]["grant"])
+    made = open_brokers(load(tmp_path / "remit.toml"), surroundings)
+    assert made.bindings["cluster"].broker is made.by_name["kube"]
 
 
 def test_the_roles_on_the_page_allow_what_the_broker_asks_and_nothing_else():

@@ -13,6 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+pytest.importorskip("botocore")
+
 from remit.credentials.brokers.aws import AwsBroker
 from remit.credentials.brokers.aws_options import Grants
 from remit.credentials.port import Surroundings
