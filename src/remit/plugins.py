@@ -6,15 +6,19 @@ Loading everything that is installed would let any package run inside the author
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from remit.credentials.port import Broker, BrokerFactory, Surroundings
+from remit.keystore.ports import Algorithm, KeyProvider, RemoteKey
 from remit.model.errors import ConfigError
 from remit.model.record import Step
 
 BROKERS = "remit.credential_brokers"
+KEY_PROVIDERS = "remit.key_providers"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z")  # RFC 3986, 3.1, in lower case
 
 
 def load_broker(
@@ -32,15 +36,41 @@ def load_broker(
     """
     options = {key: value for key, value in table.items() if key != "kind"}
     entry = _entry(BROKERS, str(table["kind"]), f"broker `{name}`")
+    factory: BrokerFactory = _load(entry, f"broker `{name}`")
+    return factory(name, options, surroundings), _loaded(name, entry)
+
+
+def load_key(name: str, uri: str, algorithm: Algorithm) -> tuple[RemoteKey, Step]:
+    """Return the key that a URI names, by its scheme, and the record of what was loaded for it.
+
+    Args:
+        name: the setting, as ``[keys] log``.
+        uri: ``scheme:…``; the rest is the provider's.
+        algorithm: what the key has to sign with.
+
+    Raises:
+        ConfigError: no provider of that scheme is installed, it cannot be loaded, or it does not
+            take the URI.
+    """
+    scheme, colon, _ = uri.partition(":")
+    if not colon or not _SCHEME.match(scheme):
+        raise ConfigError(f"`{name}` is a URI, as `pkcs11:…`, or is left out: then it is a file")
+    entry = _entry(KEY_PROVIDERS, scheme, f"`{name}`")
+    provider: KeyProvider = _load(entry, f"`{name}`")
     try:
-        factory: BrokerFactory = entry.load()
+        return provider(uri, algorithm), _loaded(name, entry)
+    except ConfigError as error:
+        raise ConfigError(f"`{name}`: {error}") from error
+
+
+def _load(entry: EntryPoint, where: str) -> Any:
+    try:
+        return entry.load()
     except ImportError as error:
         extra = f": install `remit[{entry.name}]`" if _ours(entry) else ""
         raise ConfigError(
-            f"broker `{name}`: kind `{entry.name}` needs a package that is not here "
-            f"(`{error.name}`){extra}"
+            f"{where}: kind `{entry.name}` needs a package that is not here (`{error.name}`){extra}"
         ) from error
-    return factory(name, options, surroundings), _loaded(name, entry)
 
 
 def _entry(group: str, kind: str, where: str) -> EntryPoint:

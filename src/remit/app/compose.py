@@ -20,6 +20,7 @@ from remit.app.config import Loaded
 from remit.app.leaks import open_guard
 from remit.app.metrics import Metrics
 from remit.app.options import catalogued, gateway_options, issuers, services, upstreams
+from remit.app.own_keys import open_keys
 from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
 from remit.app.sealing import open_sealed_keys, show_ages
@@ -138,12 +139,14 @@ async def _compose(
     )
     kept.push_async_callback(journal.close)
     trust_domain = TrustDomain.open(state / "keys", config.authority.trust_domain, clock=utc_now)
+    own_keys = await open_keys(loaded)
     ledger = Ledger(
         SqliteEvidence(journal),
         folder=state,
         trust_domain=config.authority.trust_domain,
         clock=utc_now,
         publish_grace_seconds=config.limits.publish_grace_seconds,
+        log_key=own_keys.log,
     )
     await ledger.start()
     kept.push_async_callback(ledger.close)
@@ -221,8 +224,13 @@ async def _compose(
             settle_seconds=config.limits.settle_seconds,
         ),
     )
-    steps = (*accepted(journal), started(loaded, ledger), policy.bundle.record(), *brokers.loaded)
-    for step in steps:
+    for step in (
+        *accepted(journal),
+        started(loaded, ledger),
+        policy.bundle.record(),
+        *own_keys.loaded,
+        *brokers.loaded,
+    ):
         ledger.stage(step, Context())
     journal.accepted_is_recorded()
     await ledger.barrier()

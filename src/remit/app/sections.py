@@ -115,6 +115,8 @@ class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     cwd: str | None = None
     trusted: bool = False
     timeout_seconds: float = 60.0
+    processes: int = 32
+    processes_per_agent: int = 8
     pin: Literal["first-sight", "accepted"] = "first-sight"
     tool: dict[str, ToolSection] = {}
     credential: CredentialSection | None = None
@@ -155,6 +157,12 @@ class LeaksSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rules: bool = False
 
 
+class KeysSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a key of Remit's own lies, as a URI; in a file of the state folder where there is none."""
+
+    log: str | None = None
+
+
 class PolicySection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle lies; the default bundle where nothing is named."""
 
@@ -192,6 +200,7 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upstreams: dict[str, UpstreamSection] = msgspec.field(name="upstream", default_factory=dict)
     services: dict[str, ServiceSection] = msgspec.field(name="service", default_factory=dict)
     brokers: dict[str, dict[str, Any]] = msgspec.field(name="broker", default_factory=dict)
+    keys: KeysSection = KeysSection()
     policy: PolicySection = PolicySection()
     approvals: ApprovalsSection = ApprovalsSection()
     leaks: LeaksSection = LeaksSection()

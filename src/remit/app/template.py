@@ -52,6 +52,8 @@ trust_domain = "remit.local"
 # cwd = "."                      # where it runs
 # trusted = false                # may its results be believed?
 # timeout_seconds = 60           # the longest it may be silent within a call
+# processes = 32                 # how many of this command may run; past it calls are refused
+# processes_per_agent = 8        # of one agent: its sessions, and its leases with an `env`
 # pin = "first-sight"            # or "accepted": no tool is usable before somebody accepts it
 #
 # Example: what you know better of one tool than its server says. These are no defaults. What you
@@ -161,6 +163,12 @@ trust_domain = "remit.local"
 # [[federate]]
 # trust_domain = "partner.example"      # their identities start with spiffe://partner.example/
 # bundle = "https://spiffe.partner.example/bundle"   # or a file
+
+# Example: the key that signs the log, in a PKCS#11 token, by its URI (RFC 7512); it wants
+# pip install 'remit[pkcs11]'. Without this block it is a file of the state folder. A log's name and
+# its key belong together, so decide before the first start: docs/operate/keys-and-backup.md.
+# [keys]
+# log = "pkcs11:token=remit;object=log?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/remit/pin"   # made by: remit keys make log
 
 [policy]
 # A folder of your own *.cedar and templates/*.toml, reloaded when it changes. Without it the

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 
 @dataclass(frozen=True, slots=True)
 class SealedPayload:
@@ -137,8 +135,8 @@ class CheckpointKey(Protocol):
     """The log's own key: Ed25519. Its methods may block for some seconds, on a thread."""
 
     @property
-    def public_key(self) -> Ed25519PublicKey:
-        """The public half."""
+    def public_bytes(self) -> bytes:
+        """The public half, 32 bytes (RFC 8032)."""
         ...
 
     def sign(self, message: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from remit.evidence.keys import read_or_create_text
 from remit.evidence.ports import CheckpointKey
@@ -21,7 +21,7 @@ class FileKey:
 
     def __init__(self, signer: Signer) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(signer.seed)
-        self.public_key: Ed25519PublicKey = self._key.public_key()
+        self.public_bytes = signer.verifier.public_key
 
     @classmethod
     def open(cls, path: Path, origin: str, randomness: Callable[[int], bytes]) -> FileKey:
@@ -56,7 +56,7 @@ class NoteSigner:
     def __init__(self, key: CheckpointKey, origin: str) -> None:
         self._key = key
         self.origin = origin
-        self.verifier = Verifier(origin, ED25519, key.public_key.public_bytes_raw())
+        self.verifier = Verifier(origin, ED25519, key.public_bytes)
 
     @classmethod
     def open(cls, path: Path, origin: str, randomness: Callable[[int], bytes]) -> NoteSigner:

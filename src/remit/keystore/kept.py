@@ -24,7 +24,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from remit.keystore.ports import Algorithm, RemoteKey
 from remit.model.errors import ConfigError, UnavailableError
@@ -78,6 +82,13 @@ class KeptKey:
         if self._public is None:
             raise UnavailableError(f"{self._name} was not opened")
         return self._public
+
+    @property
+    def public_bytes(self) -> bytes:
+        """The public half as it is usually written: 32 bytes, or a point on P-256."""
+        if isinstance(self.public_key, Ed25519PublicKey):
+            return self.public_key.public_bytes_raw()
+        return self.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     def sign(self, message: bytes) -> bytes:
         """Return the signature of ``message``, as the algorithm writes it.
