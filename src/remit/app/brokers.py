@@ -45,6 +45,7 @@ def open_brokers(loaded: Loaded, surroundings: Surroundings) -> Brokers:
         for name, table in loaded.config.brokers.items()
     }
     by_name = {name: broker for name, (broker, _) in made.items()}
+    _require_other_audience(loaded, by_name)
     config = loaded.config
     bindings = {
         name: _binding(f"{kind} `{name}`", section.credential, by_name)
@@ -55,6 +56,21 @@ def open_brokers(loaded: Loaded, surroundings: Surroundings) -> Brokers:
     return Brokers(
         by_name=by_name, bindings=bindings, loaded=tuple(step for _, step in made.values())
     )
+
+
+def _require_other_audience(loaded: Loaded, brokers: Mapping[str, Broker]) -> None:
+    """Refuse to sign tokens for ourselves: with Remit among its own issuers, they would log in here.
+
+    Raises:
+        ConfigError: a `jwt` broker's audience is the authority's own.
+    """
+    ours = loaded.config.authority.audience
+    for name, broker in brokers.items():
+        if isinstance(broker, JwtBroker) and broker.audience == ours:
+            raise ConfigError(
+                f"broker `{name}`: `audience` is `{ours}`, which is this authority's own: name the "
+                "resource that its tokens are for"
+            )
 
 
 def injection(section: CredentialSection | None) -> Injection:

@@ -238,6 +238,12 @@ async def test_a_kind_that_two_packages_offer_is_not_chosen_by_chance(tmp_path: 
             pass
 
 
+async def test_no_token_is_signed_for_the_authority_itself(tmp_path: Path):
+    with pytest.raises(ConfigError, match="this authority's own"):
+        async with serving(written(tmp_path, '[broker.names]\nkind = "jwt"\naudience = "remit"\n')):
+            pass
+
+
 @pytest.mark.parametrize(
     ("upstream", "said"),
     [

@@ -180,6 +180,11 @@ class JwtBroker:
         until = self._active.get(handle)
         return until is not None and until > self._clock()
 
+    @property
+    def audience(self) -> str:
+        """The one audience of its tokens."""
+        return self._options.audience
+
     async def close(self) -> None:
         """Nothing is open."""
 
