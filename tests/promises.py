@@ -89,6 +89,8 @@ PROMISES = (
             "real/brokers/test_oauth.py",
             "rooms/credentials/test_jwt_broker.py",
             "rooms/credentials/test_oauth_broker.py",
+            "story/test_story_races.py",
+            "rooms/gateway/test_gateway_credentials.py",
         ),
     ),
     Promise(
@@ -107,6 +109,7 @@ PROMISES = (
             "rooms/cli/test_cli_credential.py",
             "rooms/api/test_api_sealed.py",
             "story/test_story_sealed.py",
+            "real/test_no_secret.py",
         ),
     ),
     Promise(
@@ -119,6 +122,7 @@ PROMISES = (
             "properties/test_gateway_json_properties.py",
             "rooms/gateway/test_gateway_shapes.py",
             "rooms/gateway/test_gateway_forwarding.py",
+            "rooms/gateway/test_gateway_credentials.py",
         ),
     ),
     Promise(

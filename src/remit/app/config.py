@@ -151,9 +151,12 @@ def _check_upstreams(config: Config, name: str) -> None:
             )
         if section.url is not None and not _URL.match(section.url):
             raise ConfigError(f"`{name}`: upstream `{upstream}`: `url` is http://… or https://…")
-        _check_above_zero(
-            {"timeout_seconds": section.timeout_seconds}, f"upstream `{upstream}`", name
-        )
+        numbers = {
+            "timeout_seconds": section.timeout_seconds,
+            "processes": section.processes,
+            "processes_per_agent": section.processes_per_agent,
+        }
+        _check_above_zero(numbers, f"upstream `{upstream}`", name)
 
 
 def _check_services(config: Config, name: str) -> None:

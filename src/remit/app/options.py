@@ -46,6 +46,8 @@ def upstreams(loaded: Loaded) -> list[UpstreamOptions]:
             trusted=section.trusted,
             inject=injection(section.credential),
             answer_seconds=section.timeout_seconds,
+            max_processes=section.processes,
+            max_processes_per_agent=section.processes_per_agent,
         )
         for name, section in loaded.config.upstreams.items()
     ]
