@@ -1,4 +1,4 @@
-"""A real OpenBao for tests: in memory, on loopback, and gone afterwards.
+"""A real OpenBao for tests: in memory or on a disk, on loopback, and gone afterwards.
 
 with openbao_server() as server:
     server.root.sys.list_policies()
@@ -92,28 +92,33 @@ def _session() -> requests.Session:
 
 
 @contextlib.contextmanager
-def openbao_server() -> Iterator[Server]:
-    """Run a server while the block runs."""
+def openbao_server(*, durable: bool = False) -> Iterator[Server]:
+    """Run a server while the block runs. ``durable`` keeps what it says on disk, as one at work does."""
     bao, port, root = program(), free_port(), f"root-{secrets.token_hex(12)}"
     with tempfile.TemporaryDirectory(prefix="remit-bao-") as home:
         log = Path(home) / "log"
+        arguments = (
+            [f"-config={_configured(Path(home), port)}"]
+            if durable
+            else [
+                "-dev", "-dev-no-store-token", f"-dev-root-token-id={root}",
+                f"-dev-listen-address=127.0.0.1:{port}",
+            ]
+        )  # fmt: skip
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [
-                    bao, "server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={root}",
-                    f"-dev-listen-address=127.0.0.1:{port}", "-log-level=warn",
-                ],
+                [bao, "server", *arguments, "-log-level=warn"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=home,
                 env={"PATH": os.environ["PATH"], "HOME": home},
-            )  # fmt: skip
+            )
         try:
             url = f"http://127.0.0.1:{port}"
             client = hvac.Client(url=url, token=root, timeout=10, session=_session())
             deadline = time.monotonic() + 60
-            while not _answers(client):
+            while not _answers(client, durable=durable):
                 assert process.poll() is None, log.read_text(errors="replace")[-2000:]
                 assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
                 time.sleep(0.1)
@@ -125,8 +130,37 @@ def openbao_server() -> Iterator[Server]:
             client.adapter.close()
 
 
-def _answers(client: hvac.Client) -> bool:
-    try:
-        return bool(client.sys.is_initialized()) and not client.sys.is_sealed()
-    except requests.RequestException:
-        return False
+def _configured(home: Path, port: int) -> Path:
+    """Write the configuration of a server of one node, whose log is on disk before it answers."""
+    (home / "raft").mkdir()
+    file = home / "server.hcl"
+    file.write_text(
+        f"""
+storage "raft" {{
+  path = "{home}/raft"
+  node_id = "one"
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{port}"
+  tls_disable = true
+}}
+api_addr = "http://127.0.0.1:{port}"
+cluster_addr = "http://127.0.0.1:{free_port()}"
+disable_mlock = true
+"""
+    )
+    return file
+
+
+def _answers(client: hvac.Client, *, durable: bool) -> bool:
+    """Whether the server is ready; one on a disk is made ready first."""
+    with contextlib.suppress(requests.RequestException):
+        if not client.sys.is_initialized():
+            if durable:
+                made = client.sys.initialize(secret_shares=1, secret_threshold=1)
+                client.token = made["root_token"]
+                client.sys.submit_unseal_key(made["keys"][0])
+            return False
+        said = client.sys.read_health_status(method="GET")
+        return isinstance(said, dict) and not (said["sealed"] or said["standby"])
+    return False
