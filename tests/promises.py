@@ -76,6 +76,7 @@ PROMISES = (
             "crash/test_postgres_killed.py",
             "rooms/credentials/test_credentials_leases.py",
             "rooms/credentials/test_credentials_census.py",
+            "rooms/credentials/test_credentials_holders.py",
             "rooms/app/test_app_brokers.py",
             "real/brokers/test_openbao.py",
             "real/brokers/test_openbao_database.py",

@@ -92,10 +92,12 @@ class House:
         await revoke(step, leaks, self.authority, Context())
 
     async def let_go(self, lease: str) -> None:
-        """End every use of a lease's credential: exchanges under way, then processes."""
-        await self.in_flight.let_go(lease)
+        """End every use of a lease's credential: exchanges under way, and processes."""
         holding = [each for each in self.upstreams.values() if isinstance(each, Holding)]
-        await asyncio.gather(*(upstream.let_go(lease) for upstream in holding))
+        # At once: an exchange may hang in the process that it writes to, until that one ends.
+        await asyncio.gather(
+            self.in_flight.let_go(lease), *(upstream.let_go(lease) for upstream in holding)
+        )
 
     def call_id(self) -> str:
         """Return a fresh id for a call."""

@@ -68,8 +68,8 @@ class StdioSession:
         """Remember the log level that the client wants, and ask the other processes for it."""
         self.level = message
         for pipe in others:
-            with contextlib.suppress(UpstreamError):
-                await pipe.ask(_as_ours(message))
+            with contextlib.suppress(UnreachableError):
+                await pipe.tell(_as_ours(message).body)
 
     async def open(self, pipe: Pipe, seconds: float, name: str) -> None:
         """Open a process with a credential as the client opened the session.
@@ -99,7 +99,7 @@ class StdioSession:
             )
         await pipe.tell(_encode({"jsonrpc": "2.0", "method": INITIALIZED}))
         if self.level is not None:
-            await pipe.ask(_as_ours(self.level))
+            await pipe.tell(_as_ours(self.level).body)
 
 
 async def first_answer(pipe: Pipe, message: Message) -> bytes:
@@ -119,7 +119,7 @@ async def first_answer(pipe: Pipe, message: Message) -> bytes:
 
 
 def _as_ours(message: Message) -> Message:
-    """Return a request of the client's under an id of ours; nobody waits for it but us."""
+    """Return a request of the client's under an id of ours: its answer is not the client's."""
     whole = _raw.decode(message.body)
     request_id = f"remit:{message.method}"
     whole["id"] = msgspec.Raw(_encode(request_id))

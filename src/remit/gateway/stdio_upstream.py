@@ -170,7 +170,7 @@ class StdioUpstream:
             except BaseException as error:
                 if not isinstance(error, asyncio.CancelledError):
                     self._unexpected(pipe)
-                await pipe.stop()
+                await pipe.stop(at_once=True)
                 raise
             self._proven(pipe)
         return pipe
@@ -276,7 +276,7 @@ class StdioUpstream:
             # Half a start would leave a process that nobody knows of.
             with contextlib.suppress(UnreachableError):
                 await starting
-            await pipe.stop()
+            await pipe.stop(at_once=True)
             raise
         return pipe
 

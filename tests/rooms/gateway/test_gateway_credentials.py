@@ -55,6 +55,28 @@ async def about(client: Any) -> dict[str, Any]:
     return told
 
 
+INITIALIZE = (
+    '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
+    '"capabilities":{"elicitation":{}},"clientInfo":{"name":"t","version":"1"}}}'
+)
+
+
+async def modern_call(made: Any, name: str, arguments: dict[str, Any]) -> Any:
+    """Make a stateless call without a client of the SDK's."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": name, "arguments": arguments, "_meta": meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return await made.post(
+        json.dumps(message),
+        mcp_protocol_version="2026-07-28",
+        mcp_method="tools/call",
+        mcp_name=name,
+    )
+
+
 def environment_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
@@ -136,6 +158,62 @@ async def test_a_lease_that_ends_cuts_the_call_that_runs_and_its_whole_group(
         assert "taken back" in made.authority.outcomes[-1].detail
 
 
+async def test_a_process_that_reads_nothing_ends_with_its_lease(stand: Any, until: Any):
+    deaf = options(command=("/bin/sleep", "60"), stop_seconds=0.2)
+    async with stand(deaf) as made:
+        made.authority.credential = minted(1)
+        # More than a pipe holds: the gateway is in the midst of writing it.
+        call = asyncio.create_task(modern_call(made, "echo", {"text": "x" * 1_000_000}))
+        places = made.gateway.upstreams["up"]._places
+        await until(lambda: len(places) == 1 and places._places[0].pipe is not None)
+        await until(lambda: not places._places[0].pipe.idle)
+        await made.authority.leases.end("lease_1")
+        assert len(places) == 0
+        await call
+        assert made.authority.outcomes[-1].ending is Ending.UNKNOWN
+
+
+async def test_the_log_level_of_a_session_holds_in_its_process_of_a_lease(
+    stand: Any, tmp_path: Path, until: Any
+):
+    heard = tmp_path / "heard"
+    source = (
+        "import os, sys\n"
+        f"real, out = sys.stdin, open({str(heard)!r} + os.environ['PGPASSWORD'], 'a', 1)\n"
+        "class Tee:\n"
+        "    def __iter__(self):\n"
+        "        for line in real:\n"
+        "            out.write(line)\n"
+        "            yield line\n"
+        "sys.stdin = Tee()\n"
+        "import runpy\n"
+        f"runpy.run_path({str(BARE)!r})"
+    )
+    async with stand(options(command=(sys.executable, "-c", source))) as made:
+        made.authority.credential = minted(1)
+        session = (await made.post(INITIALIZE)).headers["mcp-session-id"]
+        call = (
+            '{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"echo",'
+            '"arguments":{"text":"x"}}}'
+        )
+        level = '{"jsonrpc":"2.0","id":%d,"method":"logging/setLevel","params":{"level":"%s"}}'
+        await made.post(level % (2, "error"), mcp_session_id=session)
+        await made.post(call, mcp_session_id=session)
+        await made.post(level % (3, "debug"), mcp_session_id=session)
+        wanted = heard.with_name("heardminted-password-1")
+        await until(lambda: "debug" in wanted.read_text())
+        methods = [json.loads(line) for line in wanted.read_text().splitlines()]
+        assert [each["method"] for each in methods] == [
+            "initialize",
+            "notifications/initialized",
+            "logging/setLevel",
+            "tools/call",
+            "logging/setLevel",
+        ]
+        # Opened as the client opened its session.
+        assert methods[0]["params"] == json.loads(INITIALIZE)["params"]
+
+
 async def test_what_a_process_started_ends_with_it(stand: Any, tmp_path: Path, until: Any):
     out = tmp_path / "child"
     script = f"sleep 600 & echo $! > {out}.$PGPASSWORD; exec {' '.join(COMMAND)}"
@@ -155,20 +233,7 @@ async def test_a_lease_that_ends_while_its_process_starts_leaves_none(stand: Any
     async with stand(silent) as made:
         upstream = made.gateway.upstreams["up"]
         made.authority.credential = minted(1)
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-        }
-        body = {"name": "echo", "arguments": {"text": "x"}, "_meta": meta}
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
-        call = asyncio.create_task(
-            made.post(
-                json.dumps(message),
-                mcp_protocol_version="2026-07-28",
-                mcp_method="tools/call",
-                mcp_name="echo",
-            )
-        )
+        call = asyncio.create_task(modern_call(made, "echo", {"text": "x"}))
         await until(lambda: len(upstream._places) == 1)
         place = upstream._places._places[0]
         await made.authority.leases.end("lease_1")
@@ -230,13 +295,9 @@ async def test_progress_and_cancelling_work_in_a_process_of_a_lease(
 
 
 async def test_a_question_of_a_process_of_a_lease_reaches_the_client_of_the_call(stand: Any):
-    initialize = (
-        '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
-        '"capabilities":{"elicitation":{}},"clientInfo":{"name":"t","version":"1"}}}'
-    )
     async with stand(options()) as made:
         made.authority.credential = minted(1)
-        session = (await made.post(initialize)).headers["mcp-session-id"]
+        session = (await made.post(INITIALIZE)).headers["mcp-session-id"]
         headers = {
             "authorization": "Bearer token-a",
             "remit-task": "a:task_1",
@@ -262,12 +323,7 @@ async def test_a_cancel_of_the_client_reaches_the_process_of_the_call(
     out = tmp_path / "out"
     async with stand(options()) as made:
         made.authority.credential = minted(1)
-        session = (
-            await made.post(
-                '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":'
-                '"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'
-            )
-        ).headers["mcp-session-id"]
+        session = (await made.post(INITIALIZE)).headers["mcp-session-id"]
         call = {
             "jsonrpc": "2.0",
             "id": 7,
