@@ -8,7 +8,7 @@ from dataclasses import replace
 from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import Stopwatch, lost, outcome_of
 from remit.gateway.in_flight import InFlight
-from remit.gateway.leaks import LeakGuard, clean_headers
+from remit.gateway.leaks import LeakGuard, clean_headers, merged
 from remit.gateway.messages import RequestId
 from remit.gateway.relay import Held, Pending, Seen, Waiting, hold
 from remit.gateway.reply import Reply
@@ -85,9 +85,9 @@ class Flight:
             outcome = lost(error, call, options, watch.seconds)
             detail, leaks = self._guard.clean_text(outcome.detail or "")
             self._leaks += leaks
-            return replace(outcome, detail=detail, leaks=tuple(self._leaks))
+            return replace(outcome, detail=detail, leaks=merged(self._leaks))
         outcome = outcome_of(self.held, call, options, watch.seconds)
-        return replace(outcome, leaks=tuple(self._leaks))
+        return replace(outcome, leaks=merged(self._leaks))
 
     def _with(self, credential: Credential | None) -> Outgoing:
         """Return the request with its credential in it.

@@ -164,6 +164,14 @@ class LeakGuard:
         return known
 
 
+def merged(leaks: Sequence[Leak]) -> tuple[Leak, ...]:
+    """Return each rule and lease once: a long stream is one record's worth, whatever it repeats."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for leak in leaks:
+        counts[leak.rule, leak.lease] += leak.count
+    return _leaks(counts)
+
+
 def clean_headers(headers: list[tuple[bytes, bytes]], clean: Callable[[bytes], bytes]) -> None:
     """Take credentials out of an answer's headers, in place."""
     headers[:] = [(name, clean(value)) for name, value in headers]

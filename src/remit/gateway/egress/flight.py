@@ -22,7 +22,7 @@ from remit.gateway.egress.operations import Matched
 from remit.gateway.egress.service import Service
 from remit.gateway.forward import UnreachableError
 from remit.gateway.in_flight import InFlight
-from remit.gateway.leaks import LeakGuard
+from remit.gateway.leaks import LeakGuard, merged
 from remit.gateway.reply import Headers, Reply
 from remit.model.call import Call
 from remit.model.decision import Decision
@@ -96,7 +96,7 @@ class Flight:
             detail=detail,
             label=Label(trusted=self.service.trusted),
             result=self.held[:_KEPT_BYTES],
-            leaks=tuple(self._leaks),
+            leaks=merged(self._leaks),
         )
 
     async def land(self) -> None:
