@@ -26,7 +26,7 @@ GROUPS = {
     "catalog": ("scan", "list", "show", "accept"),
     "lease": ("list", "show", "revoke"),
     "credential": ("seal", "rotate", "remove", "list", "verify-none"),
-    "keys": ("rotate",),
+    "keys": ("rotate", "make"),
     "gateway": ("stdio",),
 }
 EVERY = [
