@@ -44,6 +44,7 @@ MAX_REMEMBERED = 200_000
 MAX_REMEMBERED_EACH = 50_000
 """Of one workload: 1,500 requests a second, as long as they are remembered."""
 _MAX_JTI = 256
+_SHOWN = 256
 
 
 class InvalidProofError(UnidentifiedError):
@@ -189,7 +190,8 @@ class Proofs:
             ) from error
         if not right:
             raise InvalidProofError(
-                f"the proof of possession is for another address: remit's is `{expected}`"
+                "the proof of possession is for another address: remit's is "
+                f"`{expected if len(expected) <= _SHOWN else f'{expected[:_SHOWN]}…'}`"
             )
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from remit.model.record import Step
 
+MAX_REASON = 2_000
+"""Characters of a message that a record keeps: a message shows input, and a record has to fit a leaf."""
+
 if TYPE_CHECKING:
     from remit.model.approval import Approval
     from remit.model.decision import Decision
@@ -21,9 +24,15 @@ class RemitError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
 
+    @property
+    def reason(self) -> str:
+        """The message as evidence keeps it: cut short where somebody made it long."""
+        message = str(self)
+        return message if len(message) <= MAX_REASON else f"{message[: MAX_REASON - 1]}…"
+
     def record(self) -> Step:
         """Return what evidence keeps of this failure: its code and its message."""
-        return Step(kind="call.failed", body={"code": self.code, "reason": str(self)})
+        return Step(kind="call.failed", body={"code": self.code, "reason": self.reason})
 
 
 class UnidentifiedError(RemitError):
@@ -34,7 +43,7 @@ class UnidentifiedError(RemitError):
 
     def record(self) -> Step:
         """Return the refusal of an identity."""
-        return Step(kind="call.unidentified", body={"code": self.code, "reason": str(self)})
+        return Step(kind="call.unidentified", body={"code": self.code, "reason": self.reason})
 
 
 class MandateError(RemitError):
@@ -45,7 +54,7 @@ class MandateError(RemitError):
 
     def record(self) -> Step:
         """Return the refusal of a task."""
-        return Step(kind="call.unadmitted", body={"code": self.code, "reason": str(self)})
+        return Step(kind="call.unadmitted", body={"code": self.code, "reason": self.reason})
 
 
 class DeniedError(RemitError):
@@ -62,7 +71,7 @@ class DeniedError(RemitError):
         """Return the denial, which names its decision."""
         return Step(
             kind="call.denied",
-            body={"code": self.code, "decision": self.decision.id, "reason": str(self)},
+            body={"code": self.code, "decision": self.decision.id, "reason": self.reason},
         )
 
 

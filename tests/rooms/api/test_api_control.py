@@ -19,6 +19,7 @@ from remit.app.compose import House
 from remit.app.config import load
 from remit.app.serve import serving
 from remit.cli.client import ControlClient, RefusedError
+from remit.proof.dpop import ProofKey
 
 TEMPLATE = 'purpose = "Read"\n[[capability]]\ntool = "desk/read"\nargs = { id = { const = "1" } }\n'
 
@@ -34,9 +35,16 @@ class Up:
         return json.loads(data)
 
     async def tcp(
-        self, path: str, *, token: str | None = None, body: bytes | None = None, method: str = "GET"
+        self,
+        path: str,
+        *,
+        token: str | None = None,
+        body: bytes | None = None,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        shown = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**shown, **(headers or {})}
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers, method=method
         )
@@ -86,6 +94,19 @@ async def test_over_tcp_a_control_route_wants_a_token(up: Up):
         status, body = await up.tcp(path)
         assert status == 401, path
         assert json.loads(body)["error"]["code"] == "unidentified"
+
+
+@pytest.mark.parametrize("path", ["x" * 60_000, "%C3" * 20_000], ids=["long", "longer once read"])
+async def test_a_refusal_fits_its_record_however_long_the_path_is(up: Up, path: str):
+    proof = ProofKey.generate().prove("GET", "http://remit.example/other", "junk")
+    status, body = await up.tcp(f"/tasks/{path}", token="junk", headers={"DPoP": proof})
+    assert status == 401, body[:200]
+    assert json.loads(body)["error"]["code"] == "invalid_dpop_proof"
+    assert len(body) < 2000
+    records = [record for _, record in await up.house.authority.evidence.records(limit=100)]
+    said = [r.body["reason"] for r in records if r.kind == "call.unidentified"]
+    assert [len(str(each)) < 1000 for each in said] == [True]
+    assert "is for another address" in str(said[0])
 
 
 async def test_over_tcp_nobody_can_name_a_process(up: Up):
