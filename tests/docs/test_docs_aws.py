@@ -12,7 +12,7 @@ from aws import REVOKER, WEB
 
 from remit.app.brokers import open_brokers
 from remit.app.config import load
-from remit.credentials.brokers.aws_options import Grant, Options
+from remit.credentials.brokers.aws.options import Grant, Options
 from remit.credentials.port import Surroundings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/brokers/aws.md").read_text()

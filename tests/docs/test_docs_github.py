@@ -10,7 +10,7 @@ import msgspec
 
 from remit.app.brokers import open_brokers
 from remit.app.config import load
-from remit.credentials.brokers.github_options import Grant, Options
+from remit.credentials.brokers.github.options import Grant, Options
 from remit.credentials.port import Surroundings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/brokers/github.md").read_text()

@@ -11,7 +11,7 @@ import yaml
 
 from remit.app.brokers import open_brokers
 from remit.app.config import load
-from remit.credentials.brokers.kubernetes_options import Grant, Options
+from remit.credentials.brokers.kubernetes.options import Grant, Options
 from remit.credentials.port import Surroundings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/brokers/kubernetes.md").read_text()

@@ -10,7 +10,8 @@ import pytest
 
 from remit.app.brokers import open_brokers
 from remit.app.config import load
-from remit.credentials.brokers import jwt, oauth_options
+from remit.credentials.brokers.jwt import broker as jwt
+from remit.credentials.brokers.oauth import options as oauth_options
 from remit.credentials.port import Surroundings
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/brokers"

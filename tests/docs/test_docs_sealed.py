@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from remit.credentials.brokers.sealed import Grant, Options, SealedBroker
+from remit.credentials.brokers.sealed.broker import Grant, Options, SealedBroker
 from remit.credentials.port import Surroundings
 from remit.credentials.sealed_keys import SealedKeys
 from remit.credentials.sealing import KeySeal

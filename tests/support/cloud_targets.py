@@ -15,9 +15,9 @@ from github_server import CLIENT_ID, GitHub
 from github_server import INSTALLATION as NUMBER
 from kubernetes_server import NAMESPACE, Cluster
 
-from remit.credentials.brokers.aws import AwsBroker
-from remit.credentials.brokers.github import GitHubBroker
-from remit.credentials.brokers.kubernetes import KubernetesBroker
+from remit.credentials.brokers.aws.broker import AwsBroker
+from remit.credentials.brokers.github.broker import GitHubBroker
+from remit.credentials.brokers.kubernetes.broker import KubernetesBroker
 from remit.credentials.port import Surroundings
 from remit.model.lease import Credential
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from remit.api.oauth import Tokens
 from remit.app.config import Loaded
 from remit.app.sections import CredentialSection
-from remit.credentials.brokers.jwt import TOKEN_TYP, JwtBroker
+from remit.credentials.brokers.jwt.broker import TOKEN_TYP, JwtBroker
 from remit.credentials.grants import check_grant
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Broker, Surroundings

@@ -225,7 +225,7 @@ async def test_a_full_list_is_owned_up_to_and_keeps_what_it_has(
     lab = Lab(aws)
     lease, credential = await lab.issue()
     await aws.broker.revoke(lease, None)
-    monkeypatch.setattr("remit.credentials.brokers.aws_denials.MOST_CHARACTERS", 100)
+    monkeypatch.setattr("remit.credentials.brokers.aws.denials.MOST_CHARACTERS", 100)
     other, alive = await lab.issue()
     answer = await aws.broker.revoke(other, None)
     assert answer.until is not None

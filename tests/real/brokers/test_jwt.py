@@ -18,7 +18,7 @@ from remit.app.compose import House
 from remit.app.config import load
 from remit.app.control import rotate
 from remit.app.serve import serving
-from remit.credentials.brokers.jwt import JwtBroker
+from remit.credentials.brokers.jwt.broker import JwtBroker
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.model.call import CALL_TOOL, Call

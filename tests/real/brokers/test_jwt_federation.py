@@ -13,7 +13,7 @@ from processes import free_port
 
 from remit.app.config import load
 from remit.app.serve import serving
-from remit.credentials.brokers.jwt import JwtBroker
+from remit.credentials.brokers.jwt.broker import JwtBroker
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.testing.broker_suite import Lab

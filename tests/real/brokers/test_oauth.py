@@ -18,8 +18,8 @@ from joserfc import jws
 from keycloak import BRIEF, CLIENT, FEDERATED, PERSON, UNTOLD, Realm, Server, keycloak_server
 from world import standing
 
-from remit.credentials.brokers.oauth import OAuthBroker
-from remit.credentials.brokers.oauth_key import ClientKey
+from remit.credentials.brokers.oauth.broker import OAuthBroker
+from remit.credentials.brokers.oauth.key import ClientKey
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Surroundings
 from remit.credentials.sealing import KeySeal

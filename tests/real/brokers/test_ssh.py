@@ -13,7 +13,7 @@ from certificate_house import INSTALLATION, surroundings
 from openssh import ACCOUNT, USER, Sshd, keygen, sshd
 from processes import free_port
 
-from remit.credentials.brokers.ssh import SshBroker
+from remit.credentials.brokers.ssh.broker import SshBroker
 from remit.model.errors import NotMintedError
 from remit.model.lease import Credential, LeaseState
 from remit.testing.broker_suite import BrokerSuite, Lab

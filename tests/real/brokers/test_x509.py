@@ -19,7 +19,7 @@ from nginx import Nginx, nginx
 from processes import free_port
 from tls_server import tls_server
 
-from remit.credentials.brokers.x509 import X509Broker
+from remit.credentials.brokers.x509.broker import X509Broker
 from remit.model.errors import NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab

@@ -20,7 +20,7 @@ from remit.app.compose import House
 from remit.app.config import load
 from remit.app.control import rotate
 from remit.app.serve import serving
-from remit.credentials.brokers.jwt import JwtBroker
+from remit.credentials.brokers.jwt.broker import JwtBroker
 from remit.model.subject import Environment, SpiffeId
 from remit.tasks.mandates import MANDATE_TYP
 from remit.testing.broker_suite import Lab

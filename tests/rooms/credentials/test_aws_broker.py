@@ -15,8 +15,8 @@ from aiohttp import web
 
 pytest.importorskip("botocore")
 
-from remit.credentials.brokers.aws import AwsBroker
-from remit.credentials.brokers.aws_options import Grants
+from remit.credentials.brokers.aws.broker import AwsBroker
+from remit.credentials.brokers.aws.options import Grants
 from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.testing.broker_suite import Lab
@@ -347,7 +347,7 @@ async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
     script.body = b"<A>" + b" " * 400_000 + GOOD % b"2030-01-01T00:00:00Z" + b"</A>"
     broker = make()
     assert (await broker.issue(order(broker))).values["access_key_id"] == "ASIA"
-    monkeypatch.setattr("remit.credentials.brokers.aws_api._MOST_BYTES", 100_000)
+    monkeypatch.setattr("remit.credentials.brokers.aws.api._MOST_BYTES", 100_000)
     with pytest.raises(BrokerError, match="100000 bytes") as raised:
         await broker.issue(order(broker))
     assert not isinstance(raised.value, NotMintedError)

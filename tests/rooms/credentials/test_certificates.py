@@ -15,8 +15,8 @@ import pytest
 from certificate_house import INSTALLATION, surroundings
 from cryptography import x509
 
-from remit.credentials.brokers.ssh import SshBroker
-from remit.credentials.brokers.x509 import X509Broker
+from remit.credentials.brokers.ssh.broker import SshBroker
+from remit.credentials.brokers.x509.broker import X509Broker
 from remit.credentials.certificates.book import Book
 from remit.credentials.certificates.issuing import Probe
 from remit.credentials.certificates.krl import write_krl

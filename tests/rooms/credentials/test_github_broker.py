@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from joserfc.jwk import RSAKey
 
-from remit.credentials.brokers.github import GitHubBroker
-from remit.credentials.brokers.github_options import check_grant
+from remit.credentials.brokers.github.broker import GitHubBroker
+from remit.credentials.brokers.github.options import check_grant
 from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.testing.broker_suite import Lab
@@ -308,7 +308,7 @@ async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
     script.body = json.dumps(answer).encode()
     broker = make()
     assert (await broker.issue(lab(broker).order())).values["token"] == "ghs_0123456789"
-    monkeypatch.setattr("remit.credentials.brokers.github_api._MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("remit.credentials.brokers.github.api._MOST_BYTES", 1_000_000)
     with pytest.raises(BrokerError, match="1000000 bytes") as raised:
         await broker.issue(lab(broker).order())
     assert not isinstance(raised.value, NotMintedError)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remit.credentials.brokers.jwt import MAX_TOKEN_BYTES, TOKEN_TYP, JwtBroker
+from remit.credentials.brokers.jwt.broker import MAX_TOKEN_BYTES, TOKEN_TYP, JwtBroker
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.trust_domain import TrustDomain
@@ -107,7 +107,18 @@ async def test_a_claim_that_is_remits_word_is_not_the_operators(target: Target, 
 
 @pytest.mark.parametrize(
     "argument",
-    ["88 admin", "88\tadmin", "88\nadmin", "", " ", '88"', "88\\", "88\u00a0admin", "\uff18\uff18", "\x00"],
+    [
+        "88 admin",
+        "88\tadmin",
+        "88\nadmin",
+        "",
+        " ",
+        '88"',
+        "88\\",
+        "88\u00a0admin",
+        "\uff18\uff18",
+        "\x00",
+    ],
 )
 async def test_an_argument_does_not_bring_a_second_scope_along(target: Target, argument: str):
     """The operator wrote `scope = ["read:{args.id}"]`; this is what the call filled in."""

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from remit.credentials.brokers.kubernetes import KubernetesBroker
-from remit.credentials.brokers.kubernetes_options import read_grant
+from remit.credentials.brokers.kubernetes.broker import KubernetesBroker
+from remit.credentials.brokers.kubernetes.options import read_grant
 from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.testing.broker_suite import Lab

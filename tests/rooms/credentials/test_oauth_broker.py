@@ -16,8 +16,8 @@ import jwt
 import pytest
 from aiohttp import web
 
-from remit.credentials.brokers.oauth import OAuthBroker
-from remit.credentials.brokers.oauth_key import ClientKey
+from remit.credentials.brokers.oauth.broker import OAuthBroker
+from remit.credentials.brokers.oauth.key import ClientKey
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.trust_domain import TrustDomain

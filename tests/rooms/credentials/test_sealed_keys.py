@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from remit.credentials.brokers.sealed import SealedBroker
+from remit.credentials.brokers.sealed.broker import SealedBroker
 from remit.credentials.census import verify_none
 from remit.credentials.port import Surroundings
 from remit.credentials.sealed_keys import SealedKeys

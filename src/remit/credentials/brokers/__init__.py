@@ -1,1 +1,1 @@
-"""The brokers: one file a target. Each is loaded only where the configuration names its kind."""
+"""The brokers: one folder a kind. Each is loaded only where the configuration names its kind."""

@@ -22,7 +22,7 @@ from botocore.credentials import Credentials
 from yarl import URL
 
 from remit.credentials.answers import read_answer
-from remit.credentials.brokers.aws_options import Options
+from remit.credentials.brokers.aws.options import Options
 from remit.credentials.port import Signer
 from remit.model.errors import BrokerError, NotMintedError
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from remit.credentials.brokers.oauth_options import require_address
+from remit.credentials.brokers.oauth.options import require_address
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.proof.dpop import ProofKey
 

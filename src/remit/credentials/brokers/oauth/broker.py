@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from remit.credentials.brokers.oauth_key import ClientKey
-from remit.credentials.brokers.oauth_options import JWT_BEARER, TOKEN_EXCHANGE, check_grant, fields
-from remit.credentials.brokers.oauth_options import read_options as _read_options
-from remit.credentials.brokers.oauth_server import RefusedError, Server
+from remit.credentials.brokers.oauth.key import ClientKey
+from remit.credentials.brokers.oauth.options import JWT_BEARER, TOKEN_EXCHANGE, check_grant, fields
+from remit.credentials.brokers.oauth.options import read_options as _read_options
+from remit.credentials.brokers.oauth.server import RefusedError, Server
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from remit.credentials.brokers.ssh_certificates import (
+from remit.credentials.brokers.ssh.certificates import (
     About,
     Grant,
     SigningKey,
@@ -33,7 +33,7 @@ from remit.credentials.brokers.ssh_certificates import (
     sign_certificate,
     telling_lines,
 )
-from remit.credentials.brokers.ssh_probe import ProbeOptions, SshProbe
+from remit.credentials.brokers.ssh.probe import ProbeOptions, SshProbe
 from remit.credentials.certificates.book import Book
 from remit.credentials.certificates.files import (
     broker_folder,

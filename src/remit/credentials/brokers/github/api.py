@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 from yarl import URL
 
 from remit.credentials.answers import read_answer
-from remit.credentials.brokers.github_options import Options
+from remit.credentials.brokers.github.options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
 _BACKDATED_SECONDS = 60

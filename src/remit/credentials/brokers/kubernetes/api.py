@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from remit.credentials.answers import read_answer
-from remit.credentials.brokers.kubernetes_options import Options
+from remit.credentials.brokers.kubernetes.options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
 LABEL = "remit.dev/installation"

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from remit.credentials.brokers.ssh_certificates import (
+from remit.credentials.brokers.ssh.certificates import (
     NAME,
     About,
     Grant,

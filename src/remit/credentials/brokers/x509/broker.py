@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.credentials.brokers.x509_certificates import (
+from remit.credentials.brokers.x509.certificates import (
     Authority,
     Grant,
     Leaf,
@@ -25,7 +25,7 @@ from remit.credentials.brokers.x509_certificates import (
     sign_leaf,
     telling_lines,
 )
-from remit.credentials.brokers.x509_probe import ProbeOptions, X509Probe
+from remit.credentials.brokers.x509.probe import ProbeOptions, X509Probe
 from remit.credentials.certificates.book import Book
 from remit.credentials.certificates.files import broker_folder
 from remit.credentials.certificates.issuing import CertificateBroker, House, Signed

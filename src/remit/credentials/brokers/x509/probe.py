@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.credentials.brokers.x509_certificates import (
+from remit.credentials.brokers.x509.certificates import (
     Authority,
     Grant,
     Leaf,

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from remit.credentials.brokers.aws_api import Api
+from remit.credentials.brokers.aws.api import Api
 from remit.model.errors import BrokerError
 
 MOST_CHARACTERS = 8_000

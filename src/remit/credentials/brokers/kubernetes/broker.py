@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from remit.credentials.brokers.kubernetes_api import LABEL, Api
-from remit.credentials.brokers.kubernetes_options import Grant, Options, read_grant, read_options
+from remit.credentials.brokers.kubernetes.api import LABEL, Api
+from remit.credentials.brokers.kubernetes.options import Grant, Options, read_grant, read_options
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
 from remit.model.errors import BrokerError, ConfigError, NotMintedError

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from remit.credentials.brokers.github_api import Api
-from remit.credentials.brokers.github_options import (
+from remit.credentials.brokers.github.api import Api
+from remit.credentials.brokers.github.options import (
     LEVELS,
     Grant,
     check_grant,

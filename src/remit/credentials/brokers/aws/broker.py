@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from remit.credentials.brokers.aws_api import LONGEST_SECONDS, SHORTEST_SECONDS, Api, Session
-from remit.credentials.brokers.aws_denials import Denials, FullError
-from remit.credentials.brokers.aws_options import PROBE, Grants, read_options
+from remit.credentials.brokers.aws.api import LONGEST_SECONDS, SHORTEST_SECONDS, Api, Session
+from remit.credentials.brokers.aws.denials import Denials, FullError
+from remit.credentials.brokers.aws.options import PROBE, Grants, read_options
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
 from remit.model.errors import BrokerError, ConfigError, NotMintedError

@@ -1,0 +1,1 @@
+"""Broker `aws`: sessions of an IAM role."""

@@ -1,0 +1,1 @@
+"""Broker `github`: tokens of a GitHub App's installation."""

@@ -1,0 +1,1 @@
+"""Broker `jwt`: access tokens that Remit signs itself."""

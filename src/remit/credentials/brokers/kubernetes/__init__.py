@@ -1,0 +1,1 @@
+"""Broker `kubernetes`: tokens of service accounts."""

@@ -1,0 +1,1 @@
+"""Broker `oauth`: access tokens of an external authorization server."""

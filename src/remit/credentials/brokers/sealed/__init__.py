@@ -1,0 +1,1 @@
+"""Broker `sealed`: long-lived keys that stand sealed."""

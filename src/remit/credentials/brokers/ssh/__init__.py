@@ -1,0 +1,1 @@
+"""Broker `ssh`: OpenSSH user certificates."""

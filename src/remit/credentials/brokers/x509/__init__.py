@@ -1,0 +1,1 @@
+"""Broker `x509`: client certificates."""
