@@ -236,11 +236,11 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> tuple[str, tuple[Ve
     """Return a note's text and the signatures of known keys on it, in their order.
 
     Raises:
-        ProofError: the note is malformed, a known key's signature does not verify, or no known key
-            signed it.
+        ProofError: the note is malformed, a known key's signature does not verify, no known key
+            signed it, or two keys cannot be told apart by what a signature says.
     """
     note = Note.parse(data)
-    known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
+    known = _by_id(verifiers)
     verified: list[Verified] = []
     for signature in note.signatures:
         verifier = known.get((signature.name, signature.key_id))
@@ -249,6 +249,15 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> tuple[str, tuple[Ve
     if not verified:
         raise ProofError("no known key signed this note")
     return note.text, tuple(verified)
+
+
+def _by_id(verifiers: Iterable[Verifier]) -> dict[tuple[str, bytes], Verifier]:
+    """Return keys by what a signature names: four bytes that somebody can make a second key for."""
+    known: dict[tuple[str, bytes], Verifier] = {}
+    for verifier in verifiers:
+        if known.setdefault((verifier.name, verifier.key_id), verifier) != verifier:
+            raise ProofError(f"two keys of `{verifier.name}` share a name and an id")
+    return known
 
 
 def _cosigned(text: str, time: int) -> bytes:

@@ -11,7 +11,7 @@ from joserfc.jwk import ECKey
 from packs import LOG, STRANGER, WITNESS, Tale, Told, claims, jwk, lease, sign, tale
 
 from remit.model.errors import InputError, ProofError
-from remit.proof import story
+from remit.proof import note, story
 from remit.proof.checkpoint import cosign, with_signatures
 from remit.proof.encoding import decode_record, digest
 from remit.proof.merkle import leaf_hash
@@ -97,6 +97,26 @@ def test_a_witness_of_the_same_name_and_another_key_is_another():
     told.witnesses = (other,)
     with pytest.raises(ProofError, match="did not cosign"):
         verify_pack(told.data(), [VKEY], witnesses=[WITNESS.verifier.vkey])
+
+
+def test_a_key_made_to_share_a_witness_s_id_does_not_sign_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # An id has four bytes: whoever makes four billion keys has one with the id of any other.
+    monkeypatch.setattr(note, "key_id", lambda name, kind, key: name.encode()[:4])
+    forgers = (Signer(WITNESS.name, COSIGNATURE_V1, bytes([seed]) * 32) for seed in range(50))
+    forger = next(each for each in forgers if each.verifier.vkey > WITNESS.verifier.vkey)
+    told = tale()
+    told.witnesses = (forger,)
+
+    def claim_both(pack: Pack) -> Pack:
+        again = cosign(pack.checkpoint, forger, time=1_764_000_001)
+        keys = (WITNESS.verifier.vkey, forger.verifier.vkey)
+        signed = with_signatures(pack.checkpoint, [again])
+        return replace(pack, checkpoint=signed, witnesses=tuple(sorted(keys)))
+
+    with pytest.raises(ProofError, match="share a name and an id"):
+        verify_pack(told.data(claim_both), [LOG.verifier.vkey], witnesses=[WITNESS.verifier.vkey])
 
 
 def test_a_witness_whose_clock_is_mad_breaks_nothing():
