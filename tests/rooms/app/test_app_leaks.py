@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -43,9 +44,21 @@ def written(folder: Path, rules: str = "true") -> Path:
     return folder / "remit.toml"
 
 
-@pytest.fixture
-async def up(tmp_path: Path) -> AsyncIterator[House]:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the rules once: the first start of an installation takes its time."""
     pytest.importorskip("kingfisher_sdk")
+    from remit.gateway.kingfisher import Kingfisher  # noqa: PLC0415 - an extra's package
+
+    folder = tmp_path_factory.mktemp("compiled")
+    Kingfisher(folder)
+    return folder
+
+
+@pytest.fixture
+async def up(tmp_path: Path, compiled: Path) -> AsyncIterator[House]:
+    (tmp_path / "s").mkdir(mode=0o700)
+    shutil.copytree(compiled, tmp_path / "s" / CACHE)
     async with serving(load(written(tmp_path))) as house:
         await asyncio.to_thread(
             ControlClient(house.loaded.control_socket).post,
