@@ -65,6 +65,10 @@ async def main() -> None:
                 {"method": "tools/call", "params": {"name": tool, "arguments": {}}},
                 **older,
             )
+        for operation in ("spill", "flood"):
+            async with http.post(f"{URL}/egress/api/{operation}", json={}) as got:
+                told = (await got.read()).decode(errors="surrogateescape")
+                seen.append(f"{got.status} {dict(got.headers)} {told}")
     _keep(seen)
 
 

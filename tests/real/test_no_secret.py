@@ -57,6 +57,23 @@ broker = "old"
 scope = "call"
 grant = {{ key = "crm" }}
 meta = {{ "com.example/key" = "{{key}}" }}
+[service.api]
+url = "http://127.0.0.1:{web}/api"
+private = true
+[[service.api.operation]]
+name = "spill"
+method = "POST"
+path = "/spill"
+body = "json"
+[[service.api.operation]]
+name = "flood"
+method = "POST"
+path = "/flood"
+body = "json"
+[service.api.credential]
+broker = "tokens"
+scope = "{scope}"
+header = {{ Authorization = "Bearer {{token}}" }}
 [broker.memory]
 kind = "memory"
 [broker.tokens]
@@ -72,6 +89,7 @@ TEMPLATE = 'purpose = "Pry"\nbudget = { calls = 100 }\n' + "".join(
     for upstream in ("box", "web", "meta")
     for tool in TOOLS
 )
+TEMPLATE += '[[capability]]\ntool = "api/spill"\n[[capability]]\ntool = "api/flood"\n'
 CALLS = (
     "box/spill,box/crash,box/spill,web/spill,web/crash,web/refuse,web/stream,meta/spill,meta/stream"
 )
@@ -134,8 +152,13 @@ async def careless_services(heard: list[bytes]) -> AsyncIterator[int]:
         result |= {"ttlMs": 0, "cacheScope": "public", "resultType": "complete"}
         return web.json_response({"jsonrpc": "2.0", "id": number, "result": result})
 
+    async def api(request: web.Request) -> web.StreamResponse:
+        heard.append(repr(dict(request.headers)).encode() + await request.read())
+        return await _give_back(request)
+
     app = web.Application()
     app.router.add_post("/{name}", serve)
+    app.router.add_post("/api/{name}", api)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -144,6 +167,21 @@ async def careless_services(heard: list[bytes]) -> AsyncIterator[int]:
         yield site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     finally:
         await runner.cleanup()
+
+
+async def _give_back(request: web.Request) -> web.StreamResponse:
+    """Answer as an HTTP API does that says too much; at length, where it is asked to."""
+    key = request.headers["Authorization"].removeprefix("Bearer ")
+    words = [key, quote(key, safe=""), key.encode().hex(), base64.b64encode(key.encode()).decode()]
+    if request.path.endswith("spill"):
+        return web.json_response({key: words}, status=422, headers={"x-request-id": key})
+    stream = web.StreamResponse(headers={"content-type": "text/plain"})
+    await stream.prepare(request)
+    for word in words * 3:
+        cut = len(word) // 2
+        for piece in ("x" * 100_000 + word[:cut], word[cut:]):
+            await stream.write(piece.encode())
+    return stream
 
 
 async def _act(request: web.Request, message: dict[str, Any]) -> web.StreamResponse:
@@ -259,6 +297,7 @@ async def test_no_secret_that_was_minted_is_found_anywhere(
     assert len(minted) >= 4
     assert any(sealed.encode() in each for each in heard)
     assert b"[removed by remit" in places["traffic"]
+    assert places["traffic"].count(b"x" * 90_000) >= 10
     assert places["log"].count(b"upstream said") > 10
     assert any(name.endswith("remit.db") for name in places)
     assert len(places[f"answer evidence/tasks/{task}/pack"]) > 1000
