@@ -73,7 +73,7 @@ PROMISES = (
             "story/test_story_call.py",
             "story/test_story_perform.py",
             "crash/test_leases_killed.py",
-            "crash/test_postgres_killed.py",
+            "crash/test_brokers_killed.py",
             "rooms/credentials/test_credentials_leases.py",
             "rooms/credentials/test_credentials_census.py",
             "rooms/credentials/test_credentials_holders.py",
