@@ -14,6 +14,7 @@ from postgres import Server, postgres_server
 from postgres_crm import ADMIN, ADMIN_PASSWORD, INSTALLATION, Seat, broker, lay, run
 
 from remit.credentials.brokers.postgres import PostgresBroker
+from remit.credentials.brokers.postgres_disowning import Look, drop, taking
 from remit.model.errors import BrokerError, NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab
@@ -330,6 +331,67 @@ async def test_what_it_owns_is_handed_on_where_that_was_asked_for(server: Server
     finally:
         await target.broker.close()
         seat.ask("DROP OWNED BY archive; DROP ROLE archive")
+
+
+async def test_a_lease_is_four_round_trips(target: Crm, monkeypatch: pytest.MonkeyPatch):
+    """Twenty-two once: each is a wait of its own on a network, and holds the lock up."""
+    waits: list[str] = []
+    wait = psycopg.AsyncConnection.wait
+
+    async def counted(self: Any, *given: Any, **more: Any) -> Any:
+        waits.append("round trip")
+        return await wait(self, *given, **more)
+
+    made = lab(target)
+    await made.revoke(*await made.issue())
+    monkeypatch.setattr(psycopg.AsyncConnection, "wait", counted)
+    lease, held = await made.issue()
+    assert len(waits) == 2
+    assert (await made.revoke(lease, held)).confirmed
+    assert len(waits) == 4
+
+
+async def test_a_mint_that_was_refused_holds_no_lock_and_leaves_no_transaction(target: Crm):
+    made = lab(target, tables=[{"schema": "crm", "table": "missing"}])
+    with pytest.raises(NotMintedError):
+        await made.issue()
+    ours = "SELECT 1 FROM pg_stat_activity WHERE usename = %s AND xact_start IS NOT NULL"
+    await until(target, f"SELECT 1 WHERE NOT EXISTS ({ours})", ADMIN)
+    locks = target.seat.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")
+    assert locks == []
+
+
+async def test_a_session_that_begins_while_its_role_is_closed_is_ended_too(target: Crm):
+    """As one that had been let in and was on no list yet when the others were ended."""
+    made = lab(target)
+    lease, held = await made.issue()
+    late = await psycopg.AsyncConnection.connect(held.values["url"], autocommit=True)
+    found = Look(oid=oid_of(target, lease.handle), ended=0, elsewhere=(), held=())
+    rows = taking(lease.handle, [(False, "crm", "customer", None, "SELECT")])
+    admin = await psycopg.AsyncConnection.connect(
+        target.server.dsn(ADMIN, ADMIN_PASSWORD, "crm"), autocommit=True
+    )
+    async with admin:
+        assert await drop(admin, lease.handle, found, rows)
+    with pytest.raises(psycopg.OperationalError):
+        await late.execute("SELECT 1")
+    await late.close()
+    assert (await made.revoke(lease, held)).confirmed
+
+
+def oid_of(target: Crm, role: str) -> int:
+    [(oid,)] = target.seat.ask("SELECT oid::int8 FROM pg_roles WHERE rolname = %s", role)
+    return int(oid)
+
+
+async def test_kept_connections_that_the_server_ended_are_not_used_again(target: Crm):
+    made = lab(target)
+    await made.revoke(*await made.issue())
+    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
+    assert target.seat.ask(ended, ADMIN) == [(True,)]
+    lease, held = await made.issue()
+    assert target.seat.ask(ended, ADMIN) == [(True,)]
+    assert (await made.revoke(lease, held)).confirmed
 
 
 async def test_a_mint_that_is_under_way_is_waited_for_by_its_revocation(target: Crm):

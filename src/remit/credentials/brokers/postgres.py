@@ -5,6 +5,9 @@ name. A revocation takes the login away first, so that no session begins between
 others and the drop; then it ends sessions, drops what the role owns, drops the role, and asks the
 catalogue. Mints and revocations of one database wait for each other (an advisory lock): two
 grants on one table at once would fail, and a revocation must not overtake a mint's commit.
+
+What can travel together does: a mint is two round trips, for whether the second, its commit, was
+asked for is what says if it may have happened; a revocation that finds nobody is two as well.
 """
 
 from __future__ import annotations
@@ -59,7 +62,6 @@ _CUT_SHORT = {"08", "57"}
 """The classes of SQLSTATE that say the session was ended, not that the commit failed."""
 
 _GROUPS_BY_SET = 160_000
-_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; {}").format(LOCK)
 
 _T = TypeVar("_T")
 
@@ -147,7 +149,10 @@ class PostgresBroker:
         version, database = connection.info.server_version, connection.info.dbname
         if version < OLDEST:
             raise NotMintedError("PostgreSQL 14 or later is needed")
-        steps = [
+        # The server goes through the rounds of the password's hash as well. It does so before the
+        # lock is taken, which is no sooner needed than for the first grant, and held from there on
+        # until the commit: that is not asked for before all of this is answered.
+        make = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; {}; {}").format(
             creation(
                 mint.role,
                 verifier=mint.password.verifier,
@@ -155,21 +160,24 @@ class PostgresBroker:
                 expires_at=order.lease.expires_at,
                 application=mint.application,
             ),
+            LOCK,
+        )
+        give = sql.SQL("{}; {}").format(
             privileges(
                 mint.role, mint.grant, database=database, groups_by_set=version >= _GROUPS_BY_SET
             ),
             lacking(mint.role, mint.grant, database=database),
-        ]
-        if not mint.grant.roles:
-            steps.insert(0, _BEGIN)
-        else:
-            await connection.execute(_BEGIN)
+        )
+        if mint.grant.roles:
+            await connection.execute(make)
             if found := await powerful(connection, mint.grant.roles):
                 raise NotMintedError(
                     f"group role `{found}` reaches further than a database's tables: "
                     "take its powers away, or name another"
                 )
-        *_, missing = await rows_of(connection, sql.SQL("; ").join(steps))
+        else:
+            give = sql.SQL("{}; {}").format(make, give)
+        *_, missing = await rows_of(connection, give)
         if missing:
             raise NotMintedError(
                 f"`{self._options.user}` cannot grant {missing[0][0]}: give it the grant option"
