@@ -81,6 +81,7 @@ PROMISES = (
             "real/brokers/test_openbao.py",
             "real/brokers/test_openbao_database.py",
             "real/brokers/test_postgres.py",
+            "real/brokers/test_postgres_process.py",
             "real/brokers/test_ssh.py",
             "real/brokers/test_x509.py",
             "real/brokers/test_certificates_story.py",
