@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import socket
@@ -47,7 +48,7 @@ def _findings(common: Common) -> Iterator[Finding]:
         yield False, "configuration", str(error)
         return
     yield True, "configuration", str(loaded.source or "embedded defaults")
-    for look in (_state, _tables, _bundle, _upstreams, _services, _running):
+    for look in (_state, _tables, _bundle, _upstreams, _services, _leaks, _running):
         yield from _guarded(look, loaded)
 
 
@@ -155,6 +156,13 @@ def _services(loaded: Loaded) -> Iterator[Finding]:
 
     for name, service in services(loaded).items():
         yield True, f"service {name}", f"{service.url}, {len(service.operations.all)} operations"
+
+
+def _leaks(loaded: Loaded) -> Iterator[Finding]:
+    if loaded.config.leaks.rules:
+        found = importlib.util.find_spec("kingfisher_sdk") is not None
+        said = "others' credentials are looked for" if found else "run pip install 'remit[leaks]'"
+        yield found, "leak rules", said
 
 
 def _running(loaded: Loaded) -> Iterator[Finding]:

@@ -162,6 +162,23 @@ def test_doctor_names_what_is_wrong_and_what_to_do(empty: Path, capsys: pytest.C
     assert checks["templates"]["ok"] is False
 
 
+def test_doctor_reads_services_and_says_which_makes_no_sense(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
+    said = 'url = "https://shop.example/v1"\nopenapi = "shop.yaml"\n'
+    (empty / "remit.toml").write_text(f"[leaks]\nrules = true\n[service.shop]\n{said}")
+    status_of(["doctor", "--json"])
+    assert "`shop.yaml` cannot be read" in advice(capsys)["services"].replace(f"{empty}/", "")
+    (empty / "shop.yaml").write_text(
+        "openapi: 3.0.0\npaths: { /orders: { get: { operationId: orders } } }\n"
+    )
+    status_of(["doctor", "--json"])
+    told = advice(capsys)
+    assert told["service shop"] == "https://shop.example/v1, 1 operations"
+    assert "upstreams" not in told
+    assert "credentials" in told["leak rules"]
+
+
 @pytest.mark.parametrize("client", ["claude-code", "claude-desktop", "cursor", "vscode", "codex"])
 def test_connect_prints_configuration_that_its_client_can_parse(
     empty: Path, client: str, capsys: pytest.CaptureFixture[str]

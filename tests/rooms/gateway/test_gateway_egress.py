@@ -29,7 +29,7 @@ from remit.gateway.egress.service import Service
 from remit.gateway.injection import Injection
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
-from remit.model.errors import ConfigError
+from remit.model.errors import BrokerError, ConfigError
 from remit.model.lease import Credential
 from remit.model.outcome import Ending
 
@@ -924,3 +924,17 @@ async def test_a_minted_credential_in_a_request_stops_it_and_is_revoked(
     (record,) = [step for step, _ in stall.authority.evidence.records]
     assert record.body["leaks"] == [{"rule": "remit.credential", "count": 1, "lease": "lease_1"}]
     assert TOKEN not in repr(stall.authority.evidence.records)
+
+
+async def test_what_a_target_said_of_its_credential_is_not_told(open_stall: Any):
+    stall = await open_stall(secrets=lambda: {TOKEN: "lease_1"})
+
+    async def failing(*_: Any) -> Any:
+        raise BrokerError(f"the target says: cannot revoke {TOKEN}")
+
+    stall.egress.perform = failing
+    got = await stall.ask("GET", "/orders")
+    assert got.status == 502
+    assert TOKEN.encode() not in got.body
+    assert b"the target says" in got.body
+    assert stall.authority.leases.settled == ["lease_1"]

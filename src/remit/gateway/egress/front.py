@@ -29,7 +29,7 @@ from remit.gateway.forward import UnreachableError
 from remit.gateway.governed import digest_of
 from remit.gateway.house import House, Perform
 from remit.gateway.in_flight import InFlight
-from remit.gateway.incoming import require_none
+from remit.gateway.incoming import require_none, revoke, told
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
 from remit.gateway.refusals import about, explain
@@ -45,7 +45,7 @@ from remit.model.errors import (
     UpstreamError,
 )
 from remit.model.outcome import Ending, Outcome
-from remit.model.record import Context
+from remit.model.record import Context, Step
 from remit.model.subject import Claim
 from remit.policy.catalogue import Definition
 from remit.spine import Authority
@@ -124,7 +124,7 @@ class Egress:
             head.require_once()
             await self._serve(head, scope, receive, reply)
         except RemitError as error:
-            await _refuse(error, reply, presented=head.one(b"authorization") is not None)
+            await self._refuse(error, reply, presented=head.one(b"authorization") is not None)
         except Exception:
             log.exception("the egress gateway broke while it served a request")
             if reply.started:
@@ -181,6 +181,23 @@ class Egress:
             more = "; whether the call was carried out is not known" if unknown else ""
             raise UpstreamError(f"{outcome.detail}{more}")
         await flight.land()
+
+    async def _refuse(self, error: RemitError, reply: Reply, *, presented: bool) -> None:
+        """Answer with a problem (RFC 9457), unless an answer is on its way: then cut it off."""
+        if reply.started:
+            raise error
+        status = error.http_status if isinstance(error, ProtocolError) else error.status
+        headers = list(_PROBLEM)
+        if isinstance(error, UnidentifiedError):
+            asked = challenge(error, "", invalid=presented)
+            headers.append((b"www-authenticate", asked.encode("latin-1", "replace")))
+        plain = isinstance(error, InputError | NotFoundError)
+        # It may tell what a service or a broker's target said.
+        detail, leaks = self.guard.clean_text(str(error) if plain else explain(error))
+        if leaks:
+            step = Step(kind="leak.removed", body={"upstream": None, "leaks": told(leaks)})
+            await revoke(step, leaks, self.authority, Context())
+        await reply.whole(status, headers, _problem(status, error.code, detail, about(error)))
 
     async def _performed(self, claim: Claim, call: Call, flight: Flight) -> Outcome:
         """Carry the call, and note how its service fares."""
@@ -311,20 +328,6 @@ async def _body(head: Head, receive: Receive, limit: int) -> bytes:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _refuse(error: RemitError, reply: Reply, *, presented: bool) -> None:
-    """Answer with a problem (RFC 9457), unless an answer is on its way: then cut it off."""
-    if reply.started:
-        raise error
-    status = error.http_status if isinstance(error, ProtocolError) else error.status
-    headers = list(_PROBLEM)
-    if isinstance(error, UnidentifiedError):
-        told = challenge(error, "", invalid=presented)
-        headers.append((b"www-authenticate", told.encode("latin-1", "replace")))
-    plain = isinstance(error, InputError | NotFoundError)
-    detail = str(error) if plain else explain(error)
-    await reply.whole(status, headers, _problem(status, error.code, detail, about(error)))
 
 
 def _problem(status: int, code: str, detail: str, more: Mapping[str, Any]) -> bytes:
