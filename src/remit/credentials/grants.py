@@ -16,7 +16,7 @@ from remit.model.errors import ConfigError, InputError
 from remit.model.lease import LeaseScope
 from remit.model.task import Task
 
-_REFERENCE = re.compile(r"\{(?P<of>args|task)\.(?P<name>[A-Za-z_][A-Za-z0-9_-]*)\}")
+REFERENCE = re.compile(r"\{(?P<of>args|task)\.(?P<name>[A-Za-z_][A-Za-z0-9_-]*)\}")
 _TASK = ("id", "on_behalf_of", "template")
 
 
@@ -26,7 +26,7 @@ def check_grant(grant: Mapping[str, Any], scope: LeaseScope, where: str) -> None
     Raises:
         ConfigError: a reference to nothing, or to arguments where the lease spans a whole task.
     """
-    for of, name in _references(grant):
+    for of, name in references(grant):
         if of == "task" and name not in _TASK:
             known = ", ".join(f"`{{task.{each}}}`" for each in _TASK)
             raise ConfigError(f"{where}: `{{task.{name}}}` is not known; {known} are")
@@ -56,10 +56,10 @@ def fill_grant(grant: Mapping[str, Any], task: Task, call: Call) -> dict[str, An
 
 def _filled(value: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:
     if isinstance(value, str):
-        whole = _REFERENCE.fullmatch(value)
+        whole = REFERENCE.fullmatch(value)
         if whole is not None:
             return _look(known, whole)
-        return _REFERENCE.sub(lambda found: _text(known, found), value)
+        return REFERENCE.sub(lambda found: _text(known, found), value)
     if isinstance(value, Mapping):
         return {key: _filled(each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -86,11 +86,35 @@ def _text(known: Mapping[str, Mapping[str, Any]], found: re.Match[str]) -> str:
     return str(value)
 
 
-def _references(value: Any) -> list[tuple[str, str]]:
+def references(value: Any) -> list[tuple[str, str]]:
+    """Return what a grant, or a part of one, refers to: ``args`` or ``task``, and the name."""
+    return [
+        (found["of"], found["name"]) for text in texts(value) for found in REFERENCE.finditer(text)
+    ]
+
+
+def refers(text: str) -> bool:
+    """Whether a text waits to be filled in; so does one whose reference is misspelt."""
+    return "{args." in text or "{task." in text
+
+
+def filled_anyhow(value: Any) -> Any:
+    """Return a grant as if an ordinary text had been filled in, to look at the rest of it."""
     if isinstance(value, str):
-        return [(found["of"], found["name"]) for found in _REFERENCE.finditer(value)]
+        return REFERENCE.sub("x", value)
     if isinstance(value, Mapping):
-        return [pair for each in value.values() for pair in _references(each)]
+        return {key: filled_anyhow(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [pair for each in value for pair in _references(each)]
+        return [filled_anyhow(each) for each in value]
+    return value
+
+
+def texts(value: Any) -> list[str]:
+    """Return every text that stands as a value, however deep."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for each in value.values() for text in texts(each)]
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in texts(each)]
     return []

@@ -1,4 +1,4 @@
-"""Reads what brokers are told: their tables, strictly, and their own secrets, never in clear.
+"""Reads what brokers are told: tables and addresses, strictly, and their own secrets, never in clear.
 
 A secret of a broker's own stands in a file of mode 0600 (``…_file``) or in the environment
 (``"env:NAME"``). It is read anew each time, so that it can be rotated under a running Remit.
@@ -7,9 +7,10 @@ A secret of a broker's own stands in a file of mode 0600 (``…_file``) or in th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -17,6 +18,13 @@ from remit.model.errors import ConfigError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _MOST_BYTES = 64 * 1024
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]+\]|[^/:\s@?#]+)(?::[0-9]{1,5})?(?P<path>(?:/[A-Za-z0-9._-]+)*)/?\Z"
+)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
+"""How long one request may take: a minute is long."""
 
 
 def read_table(table: Mapping[str, Any], kind: type[_T], where: str = "") -> _T:
@@ -32,6 +40,26 @@ def read_table(table: Mapping[str, Any], kind: type[_T], where: str = "") -> _T:
         said = str(error)
         plain = (said[:1].lower() + said[1:]).replace("\n", " ")
         raise ConfigError(f"{where}: {plain}" if where else plain) from error
+
+
+def require_https(key: str, url: str, shape: str, risk: str, *, path: bool = False) -> None:
+    """Refuse what is no https address, or http on loopback.
+
+    Args:
+        key: the table and its option, for messages.
+        url: what stands there.
+        shape: how an address looks, for messages.
+        risk: what would cross the network in clear, for messages.
+        path: whether the address may have one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    found = _URL.match(url)
+    if found is None or (found["path"] and not path):
+        raise ConfigError(f"{key} is {shape}")
+    if found["scheme"] == "http" and found["host"] not in _LOOPBACK:
+        raise ConfigError(f"{key} wants https: {risk} would cross the network")
 
 
 def secret_source(

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from remit.credentials.tables import read_table
+from remit.credentials.grants import REFERENCE, filled_anyhow, references, texts
+from remit.credentials.tables import Seconds, read_table, require_https
 from remit.model.errors import ConfigError
 
 MOST_POLICY_CHARACTERS = 2048
@@ -29,15 +30,10 @@ _POLICY_ARN = re.compile(
     r"arn:aws[a-z-]{0,12}:iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]{1,512}\Z", re.ASCII
 )
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}\Z")
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]+\]|[^/:\s@?#]+)(?::[0-9]{1,5})?/?\Z"
-)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _KEY_ID = re.compile(r"[A-Z0-9]{16,128}\Z")
 _ACTION = re.compile(r"(?:\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128})\Z")
 _TAG_KEY = re.compile(r"(?!aws:)[\w.:/=+@ -]{1,128}\Z", re.IGNORECASE)
 _TAG_VALUE = re.compile(r"[\w.:/=+@ -]{0,256}\Z")
-_REFERENCE = re.compile(r"\{(?:args|task)\.[A-Za-z_][A-Za-z0-9_-]*\}")
 _FILLED = r"[A-Za-z0-9_.:/@=+, -]+"
 """What may be filled into a policy: neither wildcard nor policy variable."""
 _HARMLESS = "it may hold letters, digits, spaces and `_.:/@=+,-`, and is not empty"
@@ -61,7 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     probe: bool = False
     sts_url: str | None = None
     iam_url: str | None = None
-    timeout_seconds: float = 5.0
+    timeout_seconds: Seconds = 5.0
 
     @property
     def role_name(self) -> str:
@@ -120,12 +116,12 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
     if not _REGION.match(options.region):
         raise ConfigError(f"{where}: `region` is a name such as `eu-central-1`")
     for key in ("sts_url", "iam_url"):
-        _check_url(getattr(options, key), f"{where}: `{key}`")
+        if (url := getattr(options, key)) is not None:
+            shape = "https://host:port, without a path"
+            require_https(f"{where}: `{key}`", url, shape, "every session's keys")
     _check_login(options, where)
     if not options.audience or not options.subject:
         raise ConfigError(f"{where}: `audience` and `subject` are not empty")
-    if not 0 < options.timeout_seconds <= 60:  # noqa: PLR2004 - a minute is long for one request
-        raise ConfigError(f"{where}: `timeout_seconds` is above 0, and at most 60")
     return options
 
 
@@ -141,16 +137,6 @@ def _check_login(options: Options, where: str) -> None:
                 raise ConfigError(f'{where}: `{key}` wants `login = "keys"`')
         if options.revoke == "session" and not options.revoker_role:
             raise ConfigError(f'{where}: `revoke = "session"` wants `revoker_role`')
-
-
-def _check_url(url: str | None, where: str) -> None:
-    if url is None:
-        return
-    found = _URL.match(url)
-    if found is None:
-        raise ConfigError(f"{where} is https://host:port, without a path")
-    if found["scheme"] == "http" and found["host"] not in _LOOPBACK:
-        raise ConfigError(f"{where} wants https: every session's keys would cross the network")
 
 
 def read_grant(raw: Mapping[str, Any], *, probe: bool = False) -> Grant:
@@ -220,16 +206,16 @@ class Grants:
             ConfigError: what :func:`read_grant` refuses, or a reference where none may stand.
         """
         for key in raw:
-            if key not in {"policy", "tags"} and _has_reference(raw[key]):
+            if key not in {"policy", "tags"} and references(raw[key]):
                 raise ConfigError(f"`{key}` takes no references to the call")
         for statement in raw.get("policy", ()) or ():
             if isinstance(statement, Mapping):
                 for key, value in statement.items():
-                    if key not in {"Resource", "Condition"} and _has_reference(value):
+                    if key not in {"Resource", "Condition"} and references(value):
                         raise ConfigError(f"`policy`: `{key}` takes no references to the call")
-        if any(_has_reference(key) for key in _keys(raw)):
+        if any(references(key) for key in _keys(raw)):
             raise ConfigError("references stand in values, not in keys")
-        read_grant(_plain(raw), probe=self._probe)
+        read_grant(filled_anyhow(raw), probe=self._probe)
         self._templates.append(dict(raw))
 
     def filled(self, raw: Mapping[str, Any], arguments: Mapping[str, Any]) -> Grant:
@@ -243,11 +229,11 @@ class Grants:
         if known and not any(_fits(template, policy) for template in known):
             raise ConfigError(f"an argument would widen the session policy: {_HARMLESS}")
         # What one binding's grant says literally could be another's with a wildcard filled in.
-        texts = _texts(policy)
+        filled = texts(policy)
         for name in {name for each in known for name in _arguments(each)}:
             value = str(arguments.get(name, "x"))
             bad = value and not re.fullmatch(_FILLED, value)
-            if bad and any(value in text for text in texts):
+            if bad and any(value in text for text in filled):
                 raise ConfigError(f"argument `{name}` would widen the session policy: {_HARMLESS}")
         return read_grant(raw, probe=self._probe)
 
@@ -255,11 +241,11 @@ class Grants:
 def _fits(template: Any, value: Any) -> bool:
     """Whether ``value`` is the template with nothing but harmless text filled in."""
     if isinstance(template, str):
-        if _REFERENCE.fullmatch(template) and isinstance(value, list):
+        if REFERENCE.fullmatch(template) and isinstance(value, list):
             return False  # a list of resources is the operator's to write
         if not isinstance(value, str):
             return False
-        parts = [re.escape(part) for part in _REFERENCE.split(template)]
+        parts = [re.escape(part) for part in REFERENCE.split(template)[::3]]  # groups between
         return re.fullmatch(_FILLED.join(parts), value) is not None
     if isinstance(template, Mapping):
         return (
@@ -277,20 +263,9 @@ def _fits(template: Any, value: Any) -> bool:
     return bool(template == value)
 
 
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [text for each in value for text in _texts(each)]
-    return []
-
-
 def _arguments(template: Any) -> list[str]:
     """Return the names of the arguments that a template refers to."""
-    found = [match for text in _texts(template) for match in _REFERENCE.findall(text)]
-    return [each[6:-1] for each in found if each.startswith("{args.")]
+    return [name for of, name in references(template) if of == "args"]
 
 
 def _keys(value: Any) -> list[str]:
@@ -299,24 +274,3 @@ def _keys(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [key for each in value for key in _keys(each)]
     return []
-
-
-def _has_reference(value: Any) -> bool:
-    if isinstance(value, str):
-        return _REFERENCE.search(value) is not None
-    if isinstance(value, Mapping):
-        return any(_has_reference(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return any(_has_reference(each) for each in value)
-    return False
-
-
-def _plain(value: Any) -> Any:
-    """Return a template as if an ordinary text had been filled in."""
-    if isinstance(value, str):
-        return _REFERENCE.sub("x", value)
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value

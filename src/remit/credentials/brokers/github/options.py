@@ -8,17 +8,13 @@ from typing import Any
 
 import msgspec
 
-from remit.credentials.tables import read_table
+from remit.credentials.grants import REFERENCE
+from remit.credentials.tables import Seconds, read_table, require_https
 from remit.model.errors import ConfigError
 
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]+\]|[^/:\s@?#]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*/?\Z"
-)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?\Z")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
-_REFERENCE = re.compile(r"\{(?:args|task)\.[A-Za-z_][A-Za-z0-9_-]*\}")
 MOST_REPOSITORIES = 500
 LEVELS = ("read", "write", "admin")
 _HIGHEST_ADMIN = frozenset(
@@ -58,7 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     installation_id: int | None = None
     organization: str | None = None
     api_url: str = "https://api.github.com"
-    timeout_seconds: float = 5.0
+    timeout_seconds: Seconds = 5.0
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,11 +74,8 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
     """
     where = f"`[broker.{name}]`"
     options = read_table(table, Options, where)
-    url = _URL.match(options.api_url)
-    if url is None:
-        raise ConfigError(f"{where}: `api_url` is https://host, or https://host/api/v3")
-    if url["scheme"] == "http" and url["host"] not in _LOOPBACK:
-        raise ConfigError(f"{where}: `api_url` wants https: every token would cross the network")
+    shape = "https://host, or https://host/api/v3"
+    require_https(f"{where}: `api_url`", options.api_url, shape, "every token", path=True)
     if not _CLIENT_ID.match(options.client_id):
         raise ConfigError(f"{where}: `client_id` is the App's client ID or its number")
     if (options.installation_id is None) == (options.organization is None):
@@ -91,8 +84,6 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
         raise ConfigError(f"{where}: `installation_id` is a number above 0")
     if options.organization is not None and not _OWNER.match(options.organization):
         raise ConfigError(f"{where}: `organization` is the name of an organization")
-    if not 0 < options.timeout_seconds <= 60:  # noqa: PLR2004 - a minute is long for one request
-        raise ConfigError(f"{where}: `timeout_seconds` is above 0, and at most 60")
     return options
 
 
@@ -104,16 +95,16 @@ def check_grant(raw: Mapping[str, Any]) -> None:
     """
     permissions = raw.get("permissions")
     if isinstance(permissions, Mapping) and any(
-        _REFERENCE.search(f"{key} {value}") for key, value in permissions.items()
+        REFERENCE.search(f"{key} {value}") for key, value in permissions.items()
     ):
         raise ConfigError("`permissions` takes no references: an argument does not choose them")
     plain = dict(raw)
     names = raw.get("repositories")
     if isinstance(names, list | tuple):
         plain["repositories"] = [
-            _REFERENCE.sub("x", each) if isinstance(each, str) else each for each in names
+            REFERENCE.sub("x", each) if isinstance(each, str) else each for each in names
         ]
-    elif isinstance(names, str) and _REFERENCE.fullmatch(names):
+    elif isinstance(names, str) and REFERENCE.fullmatch(names):
         plain["repositories"] = ["x"]
     read_grant(plain)
 

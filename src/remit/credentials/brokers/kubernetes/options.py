@@ -8,13 +8,9 @@ from typing import Any
 
 import msgspec
 
-from remit.credentials.tables import read_table
+from remit.credentials.tables import Seconds, read_table, require_https
 from remit.model.errors import ConfigError
 
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]+\]|[^/:\s@?#]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*/?\Z"
-)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?\Z")
 _AUDIENCE = re.compile(r"[!-z|~]{1,256}\Z")
@@ -29,7 +25,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     token: str | None = None
     token_file: str | None = None
     ca_file: str | None = None
-    timeout_seconds: float = 2.5
+    timeout_seconds: Seconds = 2.5
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,15 +43,10 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
     """
     where = f"`[broker.{name}]`"
     options = read_table(table, Options, where)
-    url = _URL.match(options.url)
-    if url is None:
-        raise ConfigError(f"{where}: `url` is https://host:port of the API server")
-    if url["scheme"] == "http" and url["host"] not in _LOOPBACK:
-        raise ConfigError(f"{where}: `url` wants https: every token would cross the network")
+    shape = "https://host:port of the API server"
+    require_https(f"{where}: `url`", options.url, shape, "every token", path=True)
     if not _LABEL.match(options.namespace):
         raise ConfigError(f"{where}: `namespace` is the name of a namespace")
-    if not 0 < options.timeout_seconds <= 60:  # noqa: PLR2004 - a minute is long for one request
-        raise ConfigError(f"{where}: `timeout_seconds` is above 0, and at most 60")
     return options
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remit.credentials.tables import read_table
+from remit.credentials.tables import Seconds, read_table
 from remit.model.errors import ConfigError
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -25,8 +25,6 @@ _OURS = frozenset(
     }
 )
 _CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "task"})
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

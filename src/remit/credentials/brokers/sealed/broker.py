@@ -14,6 +14,7 @@ import msgspec
 
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.sealed_keys import SealedKeys
+from remit.credentials.tables import read_table
 from remit.model.errors import ConfigError, NotFoundError, NotMintedError
 from remit.model.lease import Credential, Lease
 
@@ -39,10 +40,7 @@ class SealedBroker:
 
     def __init__(self, name: str, options: Mapping[str, Any], surroundings: Surroundings) -> None:
         where = f"`[broker.{name}]`"
-        try:
-            self._options = msgspec.convert(dict(options), Options)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{where}: {_lower(error)}") from error
+        self._options = read_table(options, Options, where)
         if not 0 < self._options.max_age_days <= _MOST_DAYS:
             raise ConfigError(f"{where}: `max_age_days` is above 0, and at most {_MOST_DAYS}")
         if surroundings.sealed is None:
@@ -116,12 +114,4 @@ class SealedBroker:
             )
 
     def _key(self, grant: Mapping[str, Any]) -> str:
-        try:
-            return msgspec.convert(dict(grant), Grant).key
-        except msgspec.ValidationError as error:
-            raise ConfigError(_lower(error)) from error
-
-
-def _lower(error: Exception) -> str:
-    message = str(error)
-    return message[:1].lower() + message[1:]
+        return read_table(grant, Grant).key

@@ -43,9 +43,9 @@ from remit.credentials.certificates.files import (
 )
 from remit.credentials.certificates.issuing import CertificateBroker, House, Signed
 from remit.credentials.certificates.krl import write_krl
-from remit.credentials.certificates.options import read_table
 from remit.credentials.certificates.publishing import ListOptions, Publisher
 from remit.credentials.port import Order, Surroundings
+from remit.credentials.tables import read_table
 from remit.model.errors import ConfigError
 
 

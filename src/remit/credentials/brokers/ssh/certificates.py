@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     SSHCertificateType,
 )
 
-from remit.credentials.certificates.options import refers
+from remit.credentials.grants import refers
 from remit.model.errors import ConfigError
 
 BACKDATED_SECONDS = 60

@@ -29,9 +29,9 @@ from remit.credentials.brokers.x509.probe import ProbeOptions, X509Probe
 from remit.credentials.certificates.book import Book
 from remit.credentials.certificates.files import broker_folder
 from remit.credentials.certificates.issuing import CertificateBroker, House, Signed
-from remit.credentials.certificates.options import read_table
 from remit.credentials.certificates.publishing import ListOptions, Publisher
 from remit.credentials.port import Order, Surroundings
+from remit.credentials.tables import read_table
 from remit.model.errors import ConfigError, NotMintedError
 from remit.model.lease import Lease
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from remit.credentials.certificates.files import kept_or_made, read_private, write_whole
-from remit.credentials.certificates.options import refers
+from remit.credentials.grants import refers
 from remit.model.errors import ConfigError
 
 BACKDATED = timedelta(seconds=60)
