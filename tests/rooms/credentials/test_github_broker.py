@@ -62,7 +62,7 @@ def surroundings(folder: Path, http: Any = None) -> Surroundings:
         ({"api_url": "https://u:p@ghe.example"}, "api_url"),
         ({"api_url": "https://ghe.example/a?b"}, "api_url"),
         ({"api_url": "https://ghe.example/../x y"}, "api_url"),
-        ({"private_key": KEY}, "private_key"),
+        pytest.param({"private_key": KEY}, "private_key", id="a private key in clear"),
         ({"private_key": None}, "private_key_file"),
         ({"private_key": "env:NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
         ({"private_key_file": "x"}, "private_key"),
@@ -217,6 +217,7 @@ def lab(broker: GitHubBroker) -> Lab:
         (201, b"", False),
         (201, b"[]", False),
         (201, b"k3y", False),
+        pytest.param(201, b"[" * 100_000, False, id="deep"),
         (201, b'{"token": ""}', False),
         (201, b'{"token": 7}', False),
         (201, '{"token": "k3y\u00e9"}'.encode(), False),
@@ -309,6 +310,7 @@ async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
     broker = make()
     assert (await broker.issue(lab(broker).order())).values["token"] == "ghs_0123456789"
     monkeypatch.setattr("remit.credentials.brokers.github.api._MOST_BYTES", 1_000_000)
+    broker = make()
     with pytest.raises(BrokerError, match="1000000 bytes") as raised:
         await broker.issue(lab(broker).order())
     assert not isinstance(raised.value, NotMintedError)

@@ -182,9 +182,10 @@ MADE = (201, b'{"metadata": {"uid": "u-1"}}')
         ((201, b"[]"), False),
         ((201, b'{"metadata": "k3y"}'), False),
         ((201, b'{"metadata": {"uid": ""}}'), False),
+        ((201, b"[" * 100_000), False),
         ((302, b""), False),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_is_told(
     make: Callable[..., KubernetesBroker],

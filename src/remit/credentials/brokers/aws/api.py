@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from yarl import URL
 
-from remit.credentials.answers import read_answer
+from remit.credentials.answers import Target
 from remit.credentials.brokers.aws.options import Options
 from remit.credentials.port import Signer
 from remit.model.errors import BrokerError, NotMintedError
@@ -256,22 +256,16 @@ class Api:
             own = Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
             SigV4Auth(own, service, region).add_auth(request)
             headers = {str(key): str(value) for key, value in request.headers.items()}
+        target = Target(
+            name=f"aws: `{service}`",
+            http=self._http,
+            seconds=self._options.timeout_seconds,
+            most_bytes=_MOST_BYTES,
+        )
+        said = await target.ask("POST", URL(address, encoded=True), headers=headers, data=body)
+        status = said.status
         try:
-            async with self._http.post(
-                URL(address, encoded=True),
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
-                allow_redirects=False,
-            ) as response:
-                said = await read_answer(response, _MOST_BYTES)
-                status = response.status
-        except aiohttp.ClientConnectorError as error:
-            raise NotMintedError(f"aws: `{service}` is not reached: {_why(error)}") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise BrokerError(f"aws: `{service}` does not answer: {type(error).__name__}") from None
-        try:
-            answer = ET.fromstring(said)  # noqa: S314 - bounded, of a host whose TLS we checked; expat bounds entities
+            answer = ET.fromstring(said.body)  # noqa: S314 - bounded, of a host whose TLS we checked; expat bounds entities
         except ET.ParseError:
             raise BrokerError(f"aws: `{action}` was answered with {status} and no XML") from None
         if status == 200:  # noqa: PLR2004 - OK
@@ -281,10 +275,6 @@ class Api:
         if 400 <= status < 500:  # noqa: PLR2004 - AWS's word that it was not done
             raise RefusedError(f"`{action}`", safe[:60])
         raise BrokerError(f"aws: `{action}` failed: {status} `{safe[:60]}`")
-
-
-def _why(error: aiohttp.ClientConnectorError) -> str:
-    return type(error.os_error).__name__ if isinstance(error.os_error, OSError) else "refused"
 
 
 def _name(element: ET.Element) -> str:

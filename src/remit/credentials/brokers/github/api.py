@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from yarl import URL
 
-from remit.credentials.answers import read_answer
+from remit.credentials.answers import Answer, Target
 from remit.credentials.brokers.github.options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
@@ -47,7 +47,9 @@ class Api:
     ) -> None:
         """``key`` reads the App's private key, in PEM."""
         self._options = options
-        self._http = http
+        self._target = Target(
+            name="github", http=http, seconds=options.timeout_seconds, most_bytes=_MOST_BYTES
+        )
         self._clock = clock
         self._key = key
         self._base = options.api_url.rstrip("/")
@@ -127,29 +129,14 @@ class Api:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        try:
-            async with self._http.request(
-                method,
-                URL(self._base + path, encoded=True),
-                data=None if body is None else msgspec.json.encode(body),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
-                allow_redirects=False,
-            ) as response:
-                said = await read_answer(response, _MOST_BYTES)
-                self._heed(response)
-                status = response.status
-        except aiohttp.ClientConnectorError as error:
-            why = type(error.os_error).__name__
-            raise NotMintedError(f"github is not reached: {why}") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise BrokerError(f"github does not answer: {type(error).__name__}") from None
-        try:
-            return status, msgspec.json.decode(said) if said else None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return status, None
+        data = None if body is None else msgspec.json.encode(body)
+        answer = await self._target.ask(
+            method, URL(self._base + path, encoded=True), headers=headers, data=data
+        )
+        self._heed(answer)
+        return answer.status, answer.json()
 
-    def _heed(self, response: aiohttp.ClientResponse) -> None:
+    def _heed(self, response: Answer) -> None:
         """Remember how long GitHub wants to be left alone (its rate limits, both kinds)."""
         if response.status not in {403, 429}:
             return

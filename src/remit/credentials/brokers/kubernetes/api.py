@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from remit.credentials.answers import read_answer
+from remit.credentials.answers import Target
 from remit.credentials.brokers.kubernetes.options import Options
 from remit.model.errors import BrokerError, NotMintedError
 
@@ -46,10 +46,14 @@ class Api:
         tls: ssl.SSLContext | bool,
     ) -> None:
         """``token`` reads Remit's own token, anew each time: Kubernetes rotates it."""
-        self._options = options
-        self._http = http
+        self._target = Target(
+            name="kubernetes: the API server",
+            http=http,
+            seconds=options.timeout_seconds,
+            most_bytes=_MOST_BYTES,
+            tls=tls,
+        )
         self._token = token
-        self._tls = tls
         self._base = options.url.rstrip("/")
         self._secrets = f"/api/v1/namespaces/{options.namespace}/secrets"
         self._accounts = f"/api/v1/namespaces/{options.namespace}/serviceaccounts"
@@ -177,28 +181,10 @@ class Api:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        try:
-            async with self._http.request(
-                method,
-                URL(self._base + path, encoded=True),
-                data=None if body is None else msgspec.json.encode(body),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
-                allow_redirects=False,
-                ssl=self._tls,
-            ) as response:
-                said = await read_answer(response, _MOST_BYTES)
-                status = response.status
-        except aiohttp.ClientConnectorError as error:
-            why = type(error).__name__
-            raise NotMintedError(f"kubernetes: the API server is not reached: {why}") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            why = type(error).__name__
-            raise BrokerError(f"kubernetes: the API server does not answer: {why}") from None
-        try:
-            return status, msgspec.json.decode(said) if said else None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return status, None
+        data = None if body is None else msgspec.json.encode(body)
+        url = URL(self._base + path, encoded=True)
+        answer = await self._target.ask(method, url, headers=headers, data=data)
+        return answer.status, answer.json()
 
 
 def _get(answer: Any, *path: str) -> Any:

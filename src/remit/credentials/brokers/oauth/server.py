@@ -8,7 +8,6 @@ bounded in time and size; of an error its code is told and nothing else.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 import ssl
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from remit.credentials.answers import Target
 from remit.credentials.brokers.oauth.options import require_address
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.proof.dpop import ProofKey
@@ -79,10 +79,14 @@ class Server:
         tls: ssl.SSLContext | None,
     ) -> None:
         self.issuer = issuer
-        self._http = http
+        self._target = Target(
+            name=f"oauth: `{issuer}`",
+            http=http,
+            seconds=timeout_seconds,
+            most_bytes=_MOST_BYTES,
+            tls=tls if tls is not None else True,
+        )
         self._clock = clock
-        self._timeout = timeout_seconds
-        self._tls: ssl.SSLContext | bool = tls if tls is not None else True
         self._known: Metadata | None = None
         self._looking = asyncio.Lock()
 
@@ -196,40 +200,14 @@ class Server:
         proof: str | None = None,
     ) -> _Answer:
         headers = {"Accept": "application/json", **({"DPoP": proof} if proof else {})}
-        try:
-            async with self._http.request(
-                method,
-                url,
-                data=aiohttp.FormData(list(form)) if form is not None else None,
-                headers=headers,
-                allow_redirects=False,
-                ssl=self._tls,
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-            ) as answer:
-                data = await answer.content.read(_MOST_BYTES + 1)
-                while len(data) <= _MOST_BYTES and not answer.content.at_eof():
-                    data += await answer.content.read(_MOST_BYTES + 1 - len(data))
-                return _Answer(
-                    answer.status, _object(data), _nonce(answer.headers.get("DPoP-Nonce"))
-                )
-        except aiohttp.ClientConnectorError as error:
-            raise NotMintedError(f"oauth: `{self.issuer}` cannot be reached") from error
-        except TimeoutError as error:
-            raise BrokerError(
-                f"oauth: `{self.issuer}` did not answer within {self._timeout:g} seconds"
-            ) from error
-        except aiohttp.ClientError as error:
-            raise BrokerError(f"oauth: `{self.issuer}`: {type(error).__name__}") from error
-
-
-def _object(data: bytes) -> Mapping[str, Any] | None:
-    if len(data) > _MOST_BYTES:
-        return None
-    try:
-        said = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return said if isinstance(said, dict) else None
+        data = aiohttp.FormData(list(form)) if form is not None else None
+        answer = await self._target.ask(method, url, headers=headers, data=data)
+        said = answer.json()
+        return _Answer(
+            answer.status,
+            said if isinstance(said, dict) else None,
+            _nonce(answer.headers.get("DPoP-Nonce")),
+        )
 
 
 def _code(answer: _Answer) -> str | None:
