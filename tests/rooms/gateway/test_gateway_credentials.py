@@ -262,6 +262,22 @@ async def test_the_pool_is_bounded_and_what_is_idle_gives_way(stand: Any, mode: 
             assert not alive(first["pid"])
 
 
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_process_of_a_lease_that_is_idle_for_too_long_ends(
+    stand: Any, mode: str, until: Any
+):
+    brief = options(process_idle_seconds=0.001)
+    async with stand(brief) as made, connected(made, mode) as client:
+        made.authority.credential = minted(1)
+        first = await about(client)
+        places = made.gateway.upstreams["up"]._places
+        await client.list_tools()
+        await until(lambda: len(places) == 0)
+        assert not alive(first["pid"])
+        # Its lease lives on, and its next call has a process again.
+        assert (await about(client))["env"]["PGPASSWORD"] == "minted-password-1"
+
+
 async def test_a_call_in_flight_gives_way_to_nobody(stand: Any, tmp_path: Path, until: Any):
     one = options(max_processes_per_agent=1)
     async with stand(one) as made, connected(made, ERAS[1]) as client:
