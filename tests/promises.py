@@ -56,6 +56,7 @@ PROMISES = (
             "story/test_story_hung.py",
             "rooms/gateway/test_gateway_sessions.py",
             "rooms/gateway/test_gateway_upstreams.py",
+            "rooms/gateway/test_gateway_egress.py",
         ),
     ),
     Promise(
@@ -92,6 +93,7 @@ PROMISES = (
             "rooms/credentials/test_jwt_broker.py",
             "rooms/credentials/test_oauth_broker.py",
             "story/test_story_races.py",
+            "story/test_story_egress.py",
             "rooms/gateway/test_gateway_credentials.py",
         ),
     ),

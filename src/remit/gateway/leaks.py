@@ -187,17 +187,20 @@ class StreamGuard:
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be told already: all but what may be the beginning of a secret."""
-        # Asked each time: a credential may be minted while a long answer is told.
-        forms = sorted(self._forms().items(), key=lambda item: -len(item[0]))
-        text = self._cleaned(self._held + data, forms)
-        keep = min(len(forms[0][0]) - 1, len(text)) if forms else 0
-        told, self._held = text[: len(text) - keep], text[len(text) - keep :]
-        return told
+        text, forms = self._held + data, self._ordered()
+        begun = min((_begun(text, form) for form, _ in forms), default=len(text))
+        begun = _between(text, begun, [form for form, _ in forms])
+        self._held = text[begun:]
+        return self._cleaned(text[:begun], forms)
 
     def end(self) -> bytes:
         """Return the rest."""
-        told, self._held = self._held, b""
+        told, self._held = self._cleaned(self._held, self._ordered()), b""
         return told
+
+    def _ordered(self) -> list[tuple[bytes, str]]:
+        """Return what to look for, longest first. A credential may be minted while we look."""
+        return sorted(self._forms().items(), key=lambda item: -len(item[0]))
 
     @property
     def leaks(self) -> tuple[Leak, ...]:
@@ -211,6 +214,28 @@ class StreamGuard:
                 self._counts[MINTED, lease] += times
                 text = text.replace(form, f"[removed by remit: {MINTED}]".encode())
         return text
+
+
+def _begun(text: bytes, form: bytes) -> int:
+    """Return where, at the end of ``text``, ``form`` may have begun; its length where nowhere."""
+    at = max(0, len(text) - len(form) + 1)
+    while (at := text.find(form[:1], at)) >= 0:
+        if form.startswith(text[at:]):
+            return at
+        at += 1
+    return len(text)
+
+
+def _between(text: bytes, cut: int, forms: Sequence[bytes]) -> int:
+    """Return where to cut, at ``cut`` or before it, so that no form is cut in two."""
+    moved = True
+    while moved:
+        moved = False
+        for form in forms:
+            at = text.find(form, max(0, cut - len(form) + 1), cut + len(form) - 1)
+            if 0 <= at < cut:
+                cut, moved = at, True
+    return cut
 
 
 @dataclass(frozen=True, slots=True)

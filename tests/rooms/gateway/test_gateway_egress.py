@@ -938,3 +938,30 @@ async def test_what_a_target_said_of_its_credential_is_not_told(open_stall: Any)
     assert TOKEN.encode() not in got.body
     assert b"the target says" in got.body
     assert stall.authority.leases.settled == ["lease_1"]
+
+
+async def test_events_are_told_as_they_come_and_the_last_waits(stall: Stall, until: Any):
+    stall.authority.durable.clear()
+    more, end = asyncio.Event(), asyncio.Event()
+
+    async def told(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await writer.drain()
+        await more.wait()
+        writer.write(b"data: 2\n\n")
+        await end.wait()
+        writer.write_eof()
+
+    stall.shop.script = told
+    sent = {"authorization": "Bearer token-a", "remit-task": "a:task_1"}
+    async with stall.http.get(f"{stall.url}/egress/shop/orders", headers=sent) as got:
+        more.set()
+        assert await got.content.readexactly(9) == b"data: 1\n\n"
+        assert stall.authority.outcomes == []
+        end.set()
+        await until(lambda: stall.authority.outcomes)
+        reading = asyncio.create_task(got.content.read())
+        await asyncio.sleep(0)
+        assert not reading.done()
+        stall.authority.durable.set()
+        assert await reading == b"data: 2\n\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.gateway.leaks import MINTED, Hit, LeakGuard
+from remit.gateway.leaks import MINTED, Hit, LeakGuard, StreamGuard
 
 SECRET = 's3cr3t/+value=&of"a\\lease☂'
 LIVE: Mapping[str, str] = {SECRET: "lease_1", "another-secret-value": "lease_2"}
@@ -132,3 +132,50 @@ def test_no_secret_comes_through_whatever_is_around_it(
     for _ in range(depth):
         read = read[0] if isinstance(read, list) else read["k"]
     assert secret not in read or secret in "[removed by remit: remit.credential]"
+
+
+@given(
+    secret=st.binary(min_size=8, max_size=20),
+    before=st.binary(max_size=30),
+    after=st.binary(max_size=30),
+    size=st.integers(1, 40),
+    doubled=st.booleans(),
+)
+def test_no_secret_comes_through_a_stream_however_it_is_cut(
+    secret: bytes, before: bytes, after: bytes, size: int, doubled: bool
+):
+    stream = StreamGuard(lambda: {secret: "lease_1"})
+    # Its own beginning before it is what a search that jumps too far misses.
+    data = before + secret[: len(secret) // 2] * doubled + secret + after
+    told = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size))
+    told += stream.end()
+    assert stream.leaks
+    assert secret not in told.replace(b"[removed by remit: remit.credential]", b"\xff")
+
+
+@given(
+    secret=st.binary(min_size=8, max_size=12),
+    more=st.binary(min_size=1, max_size=8),
+    less=st.binary(min_size=1, max_size=8),
+    size=st.integers(1, 24),
+)
+def test_of_secrets_within_each_other_a_stream_leaves_no_half(
+    secret: bytes, more: bytes, less: bytes, size: int
+):
+    longer = less + secret + more
+    live = {secret: "lease_1", longer: "lease_2", less + secret: "lease_3"}
+    stream = StreamGuard(lambda: live)
+    data = b"<" + longer + b">"
+    told = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size))
+    told += stream.end()
+    assert told == b"<[removed by remit: remit.credential]>"
+    assert [leak.lease for leak in stream.leaks] == ["lease_2"]
+
+
+def test_a_stream_holds_back_only_what_may_be_the_beginning_of_a_secret():
+    stream = StreamGuard(lambda: {b"abcdefgh": "lease_1"})
+    assert stream.feed(b"data: x\n\n") == b"data: x\n\n"
+    assert stream.feed(b"data: abc") == b"data: "
+    assert stream.feed(b"abx") == b"abcabx"
+    assert stream.feed(b"abcdefg") == b""
+    assert stream.end() == b"abcdefg"

@@ -43,6 +43,8 @@ _NO_CONTENT = 204
 _REFUSED = {401, 407}
 _READABLE = {"", "identity", "gzip", "x-gzip", "deflate"}
 _QUIET = {"GET", "HEAD"}
+_EVENTS = "text/event-stream"
+"""Has no length that anybody knows: it is long from its first piece on."""
 _SHOWN = 100
 
 
@@ -202,13 +204,16 @@ class Flight:
         self.status = status
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
-        """Read to the end; stream what is long, but for its last piece."""
+        """Read to the end; stream what is long, but for its last piece.
+
+        An event is told when the next one comes: nobody knows before that it was not the last.
+        """
         body, size = bytearray(), 0
         chunks = response.content.iter_any()
         async for chunk in chunks:
             size = self._grown(size, chunk)
             body += chunk
-            if size > HOLD_BYTES:
+            if size > HOLD_BYTES or response.content_type == _EVENTS:
                 break
         else:
             self.held, leaks = self.guard.clean(bytes(body))

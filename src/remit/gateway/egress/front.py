@@ -176,6 +176,8 @@ class Egress:
                 # The client is gone, or we are told to stop: the service is let go of.
                 performing.cancel()
                 await asyncio.wait({performing})
+                if not performing.cancelled() and (error := performing.exception()) is not None:
+                    log.info("the client left", reason=str(error))
         if not flight.answered:
             unknown = outcome.ending is Ending.UNKNOWN
             more = "; whether the call was carried out is not known" if unknown else ""

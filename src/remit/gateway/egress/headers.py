@@ -61,7 +61,7 @@ def up(head: Head, service: Service, *, media: str | None) -> list[tuple[str, st
         media: the content type of the body that is sent, if there is one.
 
     Raises:
-        ProtocolError: one that would go up is there twice.
+        ProtocolError: one that would go up is there twice, or holds what no header should.
     """
     sent: dict[str, str] = {}
     for name, value in head.headers:
@@ -71,6 +71,8 @@ def up(head: Head, service: Service, *, media: str | None) -> list[tuple[str, st
         if text in sent:
             raise ProtocolError(f"the header `{text}` appears more than once")
         sent[text] = value.decode("latin-1")
+        if not sent[text].isprintable():
+            raise ProtocolError(f"the header `{text}` holds a character that cannot be printed")
     sent |= {name.lower(): value for name, value in service.headers.items()}
     if media is not None:
         sent["content-type"] = media
