@@ -19,6 +19,13 @@ from remit.model.subject import Claim, Person, Possession, Subject
 
 OPERATOR = "operator"
 """The role that may change things; the owner on the socket holds every role."""
+ADMIN = "admin"
+"""The owner's role."""
+
+
+def holds_operator(person: Person) -> bool:
+    """Say whether a person may change what is others'; the owner holds every role."""
+    return not {OPERATOR, ADMIN}.isdisjoint(person.roles)
 
 
 class ForbiddenError(RemitError):

@@ -16,13 +16,13 @@ from typing import Any
 import structlog
 
 from remit.api.bounded_http import BoundedHttp
+from remit.api.callers import ADMIN
 from remit.identity.workload_api.peer import Peer
 from remit.identity.workload_api.processes import ProcessBook
 from remit.model.errors import RemitError, UnidentifiedError
 from remit.model.subject import Person
 
 EXTENSION = "remit.peer"
-ADMIN = "admin"
 
 _log = structlog.get_logger()
 

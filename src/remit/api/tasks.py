@@ -1,4 +1,8 @@
-"""Routes of the task desk: for people, and for an agent's own tasks."""
+"""Routes of the task desk: for people, and for an agent's own tasks.
+
+A person without the operator's role opens and ends tasks in their own name: on whose behalf a task
+runs decides as whom it acts at a target.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from remit.api.answers import answer, body_of, guarded, limit_of, plain
-from remit.api.callers import Callers, ForbiddenError
+from remit.api.callers import OPERATOR, Callers, ForbiddenError, holds_operator
 from remit.model.errors import InputError, MandateError, NotFoundError
 from remit.model.record import Context
 from remit.model.subject import Agent, Person, Subject
@@ -40,6 +44,7 @@ def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Rou
         wanted = await body_of(request, dict[str, Any])
         opened_by = _name(caller)
         agent = _agent(_for(caller, wanted.pop("agent", None)), authority)
+        _in_own_name(caller, wanted)
         request_of = TaskRequest.parse(wanted)
         await prompts.require_none(wanted)
         async with _recorded(authority):
@@ -73,6 +78,7 @@ def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Rou
         verb = request.path_params["verb"]
         if verb not in endings:
             raise NotFoundError(f"a task can be completed or cancelled, not `{verb}`")
+        _require_own(caller, task.mandate.on_behalf_of, task.mandate.opened_by)
         closed = await close_task(task.id, endings[verb], _name(caller), authority)
         return answer(view(closed))
 
@@ -166,6 +172,20 @@ def _for(caller: Person | Subject, asked: object) -> object:
     if asked not in {None, caller.agent.name}:
         raise ForbiddenError("an agent opens tasks for itself only")
     return caller.agent.name
+
+
+def _in_own_name(caller: Person | Subject, wanted: dict[str, Any]) -> None:
+    """Open a task for whoever asks, where that is a person who may not open it for others."""
+    if isinstance(caller, Person) and not holds_operator(caller):
+        _require_own(caller, wanted.setdefault("on_behalf_of", caller.id))
+
+
+def _require_own(caller: Person | Subject, *whose: object) -> None:
+    if isinstance(caller, Person) and not holds_operator(caller) and caller.id not in whose:
+        raise ForbiddenError(
+            f"`{caller.id}` opens and ends tasks in their own name only: "
+            f"for others, that takes the role `{OPERATOR}`"
+        )
 
 
 def _key(caller: Person | Subject) -> str | None:
