@@ -17,17 +17,16 @@ from datetime import datetime, timedelta
 import structlog
 
 from remit.credentials.entry import Entry
-from remit.credentials.grants import fill_grant
 from remit.credentials.holders import Holders, LetGo
 from remit.credentials.port import Binding, Broker, LeaseStore, Order, Revocation
 from remit.credentials.putting_off import PutOff
 from remit.credentials.remembered import Remembered
+from remit.credentials.reserving import draw_up
 from remit.credentials.revoking import revocation
 from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.decision import Decision
 from remit.model.errors import BrokerError, ConfigError, NotFoundError, NotMintedError, RemitError
-from remit.model.ids import new_id
 from remit.model.lease import Credential, Lease, LeaseScope, LeaseState
 from remit.model.record import Context, Recorder, Step
 from remit.model.task import Task
@@ -132,39 +131,17 @@ class Leases:
             if held is not None:
                 held.basis = basis
                 return self._used(held, call)
-        grant = fill_grant(binding.grant, task, call)
-        ends = [
-            now + timedelta(seconds=binding.seconds),
-            task.mandate.expires_at,
-            # The template in force may be narrower than the one that the mandate was signed under.
-            task.mandate.issued_at + timedelta(seconds=task.template.expires_seconds),
-        ]
-        if not_after is not None:
-            ends.append(not_after)
-        for_call = binding.scope is LeaseScope.CALL
-        lease = Lease(
-            id=new_id("lease", now, self._randomness(10)),
-            task=task.id,
-            call=call.id if for_call else None,
-            broker=binding.name,
-            target=call.upstream,
-            scope=binding.scope,
-            state=LeaseState.RESERVED,
-            handle=f"{self._installation}-{self._randomness(10).hex()}",
-            expires_at=min(ends),
-            reserved_at=now,
-            revocation=binding.broker.traits.revocation,
-            detail=decision.id,
-            uses=1,
+        order = draw_up(
+            binding,
+            task,
+            call,
+            decision,
+            now=now,
+            name=f"{self._installation}-{self._randomness(10).hex()}",
+            randomness=self._randomness(10),
+            not_after=not_after,
         )
-        order = Order(
-            lease=lease,
-            workload=str(task.mandate.workload),
-            on_behalf_of=task.mandate.on_behalf_of,
-            purpose=task.mandate.purpose,
-            grant=grant,
-            call=call if for_call else None,
-        )
+        lease = order.lease
         self._open[lease.id] = entry = Entry(lease=lease, order=order, basis=basis)
         return self._moved(entry, lease)
 
