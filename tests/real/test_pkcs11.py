@@ -192,6 +192,7 @@ def test_what_is_no_module_of_ours_is_not_loaded(hsm: SoftHsm, tmp_path: Path, k
     assert PIN not in str(refused.value)
 
 
+@pytest.mark.timeout(300)  # it starts ten processes
 async def test_a_remit_whose_logs_key_lies_in_a_token(hsm: SoftHsm, tmp_path: Path):
     place = Place(tmp_path)
     place.config.write_text(

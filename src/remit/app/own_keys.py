@@ -9,7 +9,7 @@ from remit.app.config import Loaded
 from remit.evidence.ports import CheckpointKey
 from remit.evidence.signer import NoteSigner
 from remit.keystore.kept import KeptKey
-from remit.keystore.ports import Algorithm
+from remit.keystore.ports import Algorithm, RemoteKey
 from remit.model.errors import ConfigError, UnavailableError
 from remit.model.record import Step
 from remit.plugins import load_key
@@ -43,6 +43,17 @@ async def open_keys(loaded: Loaded) -> OwnKeys:
     return OwnKeys(kept, (step,))
 
 
+def look_at_log_key(loaded: Loaded) -> str:
+    """See that the log's key is where the configuration says it is kept; return its vkey.
+
+    Raises:
+        ConfigError: as :func:`open_keys`; or it is a file.
+        UnavailableError: the token cannot be asked now.
+    """
+    key = _log_key(loaded)
+    return NoteSigner(KeptKey.open(key, Algorithm.ED25519, f"`{LOG}`"), _origin(loaded)).vkey
+
+
 def make_log_key(loaded: Loaded) -> str:
     """Make the log's key where the configuration says it is kept; return its vkey.
 
@@ -50,17 +61,19 @@ def make_log_key(loaded: Loaded) -> str:
         ConfigError: it is a file, there is such a key already, or it cannot be made.
         UnavailableError: the token cannot be asked now.
     """
+    KeptKey(_log_key(loaded), Algorithm.ED25519, f"`{LOG}`").make()
+    return look_at_log_key(loaded)
+
+
+def _log_key(loaded: Loaded) -> RemoteKey:
     uri = loaded.config.keys.log
     if uri is None:
         raise ConfigError(
             "the log's key is a file of the state folder, which `remit up` makes: to keep it "
             'elsewhere, write `log = "pkcs11:…"` under `[keys]`'
         )
-    key, _ = load_key(LOG, uri, Algorithm.ED25519)
-    KeptKey(key, Algorithm.ED25519, f"`{LOG}`").make()
-    return NoteSigner(KeptKey.open(key, Algorithm.ED25519, f"`{LOG}`"), origin(loaded)).vkey
+    return load_key(LOG, uri, Algorithm.ED25519)[0]
 
 
-def origin(loaded: Loaded) -> str:
-    """Return the log's name."""
+def _origin(loaded: Loaded) -> str:
     return f"{loaded.config.authority.trust_domain}/log"

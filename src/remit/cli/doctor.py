@@ -48,7 +48,7 @@ def _findings(common: Common) -> Iterator[Finding]:
         yield False, "configuration", str(error)
         return
     yield True, "configuration", str(loaded.source or "embedded defaults")
-    for look in (_state, _tables, _bundle, _upstreams, _services, _leaks, _running):
+    for look in (_state, _own_keys, _tables, _bundle, _upstreams, _services, _leaks, _running):
         yield from _guarded(look, loaded)
 
 
@@ -90,6 +90,15 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
         "disk",
         f"{megabytes} MB free" + ("" if free > enough else ": a full disk stops every call"),
     )
+
+
+def _own_keys(loaded: Loaded) -> Iterator[Finding]:
+    """See that a key which is kept elsewhere is there."""
+    if loaded.config.keys.log is None:
+        return
+    from remit.app.own_keys import look_at_log_key  # noqa: PLC0415 - as below
+
+    yield True, "log key", f"{look_at_log_key(loaded)}, kept elsewhere"
 
 
 def _tables(loaded: Loaded) -> Iterator[Finding]:
