@@ -25,14 +25,18 @@ DETAILS_TYPE = "dev.remit/call"
 """The ``type`` of the authorization details: which target, which action, which arguments."""
 
 
-class _Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[broker.NAME]``; docs/brokers/jwt.md says what each is for."""
+
     audience: str
     bound: Literal["none", "dpop"] = "none"
     introspected: bool = False
     resources: tuple[str, ...] = ()
 
 
-class _Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[upstream.NAME.credential.grant]``."""
+
     scope: tuple[str, ...] | str = ()
     claims: dict[str, Any] = {}
 
@@ -57,7 +61,7 @@ class JwtBroker:
         Raises:
             ConfigError: an option is unknown, missing or makes no sense.
         """
-        self._options = read_table(options, _Options, f"`[broker.{name}]`")
+        self._options = read_table(options, Options, f"`[broker.{name}]`")
         if not self._options.audience.strip():
             raise ConfigError(f"`[broker.{name}]`: `audience` is empty: anybody would be meant")
         if self._options.resources and not self._options.introspected:
@@ -82,7 +86,7 @@ class JwtBroker:
         Raises:
             ConfigError: an unknown key, a wrong type, or a claim that is not the operator's to set.
         """
-        wanted = read_table(grant, _Grant)
+        wanted = read_table(grant, Grant)
         if taken := sorted(wanted.claims.keys() & _RESERVED):
             raise ConfigError(f"`claims` may not set `{taken[0]}`: that is remit's word")
         if isinstance(wanted.scope, str) and "{" in wanted.scope:
@@ -97,7 +101,7 @@ class JwtBroker:
         """
         try:
             self.check(order.grant)
-            grant = read_table(order.grant, _Grant)
+            grant = read_table(order.grant, Grant)
             scope = _scope(grant.scope)
         except ConfigError as error:
             raise NotMintedError(f"jwt: the grant, filled in: {error}") from error
