@@ -44,11 +44,14 @@ async def require_none(
         authority,
         context,
     )
-    await authority.evidence.barrier()
-    raise CredentialInsideError(
+    refusal = CredentialInsideError(
         f"the {what} holds a credential that remit minted: nothing was done with it, and the "
         "credential is revoked"
     )
+    if context.call is not None:
+        authority.evidence.stage(refusal.record(), context)
+    await authority.evidence.barrier()
+    raise refusal
 
 
 def note_prompt(leaks: Sequence[Leak], task: Task, authority: Authority) -> None:

@@ -16,9 +16,13 @@ from processes import free_port
 from remit.app.compose import House, compose
 from remit.app.config import load
 from remit.app.leaks import CACHE
+from remit.app.packing import export
 from remit.app.serve import serving
 from remit.cli.client import ControlClient
 from remit.model.errors import ConfigError, RemitError
+from remit.model.task import TaskState
+from remit.proof.verify import verify_pack
+from remit.spine import close_task
 
 CONFIG = """\
 [authority]
@@ -111,6 +115,9 @@ async def test_anothers_credential_in_a_prompt_is_a_finding_without_its_value(up
     assert (leak["count"], leak["lease"]) == (1, None)
     assert "slack" in leak["rule"]
     assert OTHERS not in json.dumps(found)
+    await close_task(task["id"], TaskState.COMPLETED, "user:ada", up.authority)
+    pack = await export(up, task["id"])
+    assert verify_pack(pack, [up.authority.evidence.signer.vkey]).sealed
 
 
 async def test_an_innocent_prompt_is_no_finding(up: House):

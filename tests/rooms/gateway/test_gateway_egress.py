@@ -921,7 +921,8 @@ async def test_a_minted_credential_in_a_request_stops_it_and_is_revoked(
     assert stall.shop.heard == []
     assert stall.authority.calls == []
     assert stall.authority.leases.settled == ["lease_1"]
-    (record,) = [step for step, _ in stall.authority.evidence.records]
+    (record, _), (refused, _) = stall.authority.evidence.records
+    assert (record.kind, refused.kind) == ("leak.refused", "call.failed")
     assert record.body["leaks"] == [{"rule": "remit.credential", "count": 1, "lease": "lease_1"}]
     assert TOKEN not in repr(stall.authority.evidence.records)
 
