@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from scripted_target import Script, lab, surroundings
 
 pytest.importorskip("botocore")
 
 from remit.credentials.brokers.aws.broker import AwsBroker
 from remit.credentials.brokers.aws.options import Grants
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
-from remit.testing.broker_suite import Lab
 
 OPTIONS: dict[str, Any] = {
     "role": "arn:aws:iam::123456789012:role/agents/reports",
@@ -34,17 +29,6 @@ class Signer:
 
     def sign_jwt(self, claims: Any, *, typ: str = "JWT") -> str:
         return "e.y.J"
-
-
-def surroundings(folder: Path, http: Any = None) -> Surroundings:
-    return Surroundings(
-        http=http,
-        clock=lambda: datetime.now(UTC),
-        signer=Signer(),
-        installation="remit-0a1b2c3d",
-        state=folder,
-        path=lambda text: folder / text,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +68,7 @@ def test_options_that_make_no_sense_are_refused_and_name_the_table_and_the_key(
 ):
     given = {key: value for key, value in {**OPTIONS, **changes}.items() if value is not None}
     with pytest.raises(ConfigError) as raised:
-        AwsBroker("aws", given, surroundings(tmp_path))
+        AwsBroker("aws", given, surroundings(tmp_path, signer=Signer()))
     assert "[broker.aws]" in str(raised.value)
     assert said in str(raised.value)
     assert "wJalrXUtnFEMI" not in str(raised.value)
@@ -214,60 +198,19 @@ def test_what_another_grant_of_the_broker_may_is_no_excuse_for_an_argument():
 # --- a server that answers as a test says ---
 
 
-@dataclass
-class Script:
-    url: str = ""
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: asyncio.Event | None = None
-    asked: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    made = Script()
-
-    async def answer(request: web.Request) -> web.Response:
-        made.asked.append(await request.text())
-        if made.hang is not None:
-            await made.hang.wait()
-        return web.Response(status=made.status, body=made.body, headers=made.headers)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    if made.hang is not None:
-        made.hang.set()
-    await runner.cleanup()
-
-
 @pytest.fixture
 async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., AwsBroker]]:
     async with aiohttp.ClientSession(trust_env=False) as http:
 
         def one(**options: Any) -> AwsBroker:
             given = {**OPTIONS, "sts_url": script.url, "iam_url": script.url, **options}
-            return AwsBroker("aws", given, surroundings(tmp_path, http))
+            return AwsBroker("aws", given, surroundings(tmp_path, http, Signer()))
 
         yield one
 
 
-class Target:
-    installation = "remit-0a1b2c3d"
-    names_are_ours = True
-
-    def __init__(self, broker: AwsBroker) -> None:
-        self.broker, self.grant = broker, {"policy": [READ]}
-
-
 def order(broker: AwsBroker) -> Any:
-    return Lab(Target(broker)).order()  # type: ignore[arg-type]
+    return lab(broker, {"policy": [READ]}).order()
 
 
 GOOD = b"""<R xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Credentials>
@@ -295,7 +238,7 @@ GOOD = b"""<R xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Credentials>
 async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_is_told(
     make: Callable[..., AwsBroker], script: Script, status: int, body: bytes, certain: bool
 ):
-    script.status, script.body = status, body
+    script.answers = [(status, body)]
     script.headers = {"Location": "https://evil.example/"} if status == 302 else {}
     broker = make()
     with pytest.raises(BrokerError) as raised:
@@ -306,45 +249,21 @@ async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_i
     assert len(script.asked) == 1
 
 
-async def test_a_server_that_hangs_may_have_minted(make: Callable[..., AwsBroker], script: Script):
-    script.hang = asyncio.Event()
-    broker = make(timeout_seconds=0.2)
-    with pytest.raises(BrokerError) as raised:
-        await broker.issue(order(broker))
-    assert not isinstance(raised.value, NotMintedError)
-
-
-async def test_a_server_that_nobody_reaches_minted_nothing(make: Callable[..., AwsBroker]):
-    broker = make(sts_url="http://127.0.0.1:1")
-    with pytest.raises(NotMintedError, match="not reached"):
-        await broker.issue(order(broker))
-
-
 async def test_an_argument_that_widens_asks_nothing_of_aws(
     make: Callable[..., AwsBroker], script: Script
 ):
     broker = make()
     broker.check(TEMPLATE)
-    lab = Lab(Target(broker))  # type: ignore[arg-type]
     with pytest.raises(NotMintedError, match="widen"):
-        await broker.issue(lab.order(grant=filled(team="*")))
+        await broker.issue(lab(broker, {"policy": [READ]}).order(grant=filled(team="*")))
     assert not script.asked
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o660])
-def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int):
-    (tmp_path / "key").write_text("s" * 40)
-    (tmp_path / "key").chmod(mode)
-    given = {**OPTIONS, **KEYS, "secret_access_key_file": "key"}
-    del given["secret_access_key"]
-    with pytest.raises(ConfigError, match="chmod 600"):
-        AwsBroker("aws", given, surroundings(tmp_path))
 
 
 async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
     make: Callable[..., AwsBroker], script: Script, monkeypatch: pytest.MonkeyPatch
 ):
-    script.body = b"<A>" + b" " * 400_000 + GOOD % b"2030-01-01T00:00:00Z" + b"</A>"
+    long = b"<A>" + b" " * 400_000 + GOOD % b"2030-01-01T00:00:00Z" + b"</A>"
+    script.answers = [(200, long)]
     broker = make()
     assert (await broker.issue(order(broker))).values["access_key_id"] == "ASIA"
     monkeypatch.setattr("remit.credentials.brokers.aws.api._MOST_BYTES", 100_000)

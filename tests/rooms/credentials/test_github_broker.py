@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from joserfc.jwk import RSAKey
+from scripted_target import Script, lab, surroundings
 
 from remit.credentials.brokers.github.broker import GitHubBroker
 from remit.credentials.brokers.github.options import check_grant
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
-from remit.testing.broker_suite import Lab
 
 KEY = RSAKey.generate_key(2048).as_pem(private=True).decode()
 OPTIONS: dict[str, Any] = {
@@ -33,17 +28,6 @@ GRANT: dict[str, Any] = {"repositories": ["site"], "permissions": {"contents": "
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_APP_KEY", KEY)
-
-
-def surroundings(folder: Path, http: Any = None) -> Surroundings:
-    return Surroundings(
-        http=http,
-        clock=lambda: datetime.now(UTC),
-        signer=None,  # type: ignore[arg-type]
-        installation="remit-0a1b2c3d",
-        state=folder,
-        path=lambda text: folder / text,
-    )
 
 
 @pytest.mark.parametrize(
@@ -151,38 +135,6 @@ def test_grants_that_make_sense_are_taken(grant: dict[str, Any]):
 # --- a server that answers as a test says ---
 
 
-@dataclass
-class Script:
-    url: str = ""
-    status: int = 201
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: asyncio.Event | None = None
-    asked: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    made = Script()
-
-    async def answer(request: web.Request) -> web.Response:
-        made.asked.append(request.raw_path)
-        if made.hang is not None:
-            await made.hang.wait()
-        return web.Response(status=made.status, body=made.body, headers=made.headers)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    if made.hang is not None:
-        made.hang.set()
-    await runner.cleanup()
-
-
 @pytest.fixture
 async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., GitHubBroker]]:
     async with aiohttp.ClientSession(trust_env=False) as http:
@@ -192,18 +144,6 @@ async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., Gi
             return GitHubBroker("github", given, surroundings(tmp_path, http))
 
         yield one
-
-
-class Target:
-    installation = "remit-0a1b2c3d"
-    names_are_ours = False
-
-    def __init__(self, broker: GitHubBroker) -> None:
-        self.broker, self.grant = broker, GRANT
-
-
-def lab(broker: GitHubBroker) -> Lab:
-    return Lab(Target(broker))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -227,11 +167,11 @@ def lab(broker: GitHubBroker) -> Lab:
 async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_is_told(
     make: Callable[..., GitHubBroker], script: Script, status: int, body: bytes, certain: bool
 ):
-    script.status, script.body = status, body
+    script.answers = [(status, body)]
     script.headers = {"Location": "https://evil.example/"} if status == 302 else {}
     broker = make()
     with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert isinstance(raised.value, NotMintedError) is certain
     assert "k3y" not in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -244,56 +184,30 @@ async def test_an_argument_that_is_no_repository_asks_nothing_of_github(
 ):
     broker = make()
     with pytest.raises(NotMintedError, match="grant"):
-        await broker.issue(lab(broker).order(grant={**GRANT, "repositories": [name]}))
+        await broker.issue(lab(broker, GRANT).order(grant={**GRANT, "repositories": [name]}))
     assert not script.asked
 
 
 async def test_an_enterprise_servers_path_is_kept(
     make: Callable[..., GitHubBroker], script: Script
 ):
-    script.status = 404
+    script.answers = [(404, b"")]
     broker = make(api_url=f"{script.url}/api/v3/")
     with pytest.raises(NotMintedError):
-        await broker.issue(lab(broker).order())
-    assert script.asked == ["/api/v3/app/installations/1/access_tokens"]
-
-
-async def test_a_server_that_hangs_may_have_minted(
-    make: Callable[..., GitHubBroker], script: Script
-):
-    script.hang = asyncio.Event()
-    broker = make(timeout_seconds=0.2)
-    with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
-    assert not isinstance(raised.value, NotMintedError)
-
-
-async def test_a_server_that_nobody_reaches_minted_nothing(make: Callable[..., GitHubBroker]):
-    broker = make(api_url="http://127.0.0.1:1")
-    with pytest.raises(NotMintedError, match="not reached"):
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
+    assert [path for _, path, _ in script.asked] == ["/api/v3/app/installations/1/access_tokens"]
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 404, 500])
 async def test_only_a_401_confirms_that_a_token_is_gone(
     make: Callable[..., GitHubBroker], script: Script, status: int
 ):
-    script.status = status
+    script.answers = [(status, b"")]
     broker = make()
     with pytest.raises(BrokerError):
-        await broker.revoke(lab(broker).order().lease, "ghs_kept")
-    script.status = 401
-    assert (await broker.revoke(lab(broker).order().lease, "ghs_kept")).confirmed
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o660])
-def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int):
-    (tmp_path / "key").write_text(KEY)
-    (tmp_path / "key").chmod(mode)
-    given = {**OPTIONS, "private_key_file": "key"}
-    del given["private_key"]
-    with pytest.raises(ConfigError, match="chmod 600"):
-        GitHubBroker("github", given, surroundings(tmp_path))
+        await broker.revoke(lab(broker, GRANT).order().lease, "ghs_kept")
+    script.answers = [(401, b"")]
+    assert (await broker.revoke(lab(broker, GRANT).order().lease, "ghs_kept")).confirmed
 
 
 async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
@@ -306,11 +220,11 @@ async def test_a_long_answer_is_read_to_its_end_and_one_without_an_end_is_not(
         "repository_selection": "selected",
         "repositories": [{"id": 1, "name": "site", "padding": "x" * 3_000_000}],
     }
-    script.body = json.dumps(answer).encode()
+    script.answers = [(201, json.dumps(answer).encode())]
     broker = make()
-    assert (await broker.issue(lab(broker).order())).values["token"] == "ghs_0123456789"
+    assert (await broker.issue(lab(broker, GRANT).order())).values["token"] == "ghs_0123456789"
     monkeypatch.setattr("remit.credentials.brokers.github.api._MOST_BYTES", 1_000_000)
     broker = make()
     with pytest.raises(BrokerError, match="1000000 bytes") as raised:
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert not isinstance(raised.value, NotMintedError)

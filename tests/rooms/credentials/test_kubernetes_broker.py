@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from scripted_target import Script, lab, surroundings
 
 from remit.credentials.brokers.kubernetes.broker import KubernetesBroker
 from remit.credentials.brokers.kubernetes.options import read_grant
-from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
-from remit.testing.broker_suite import Lab
 
 OPTIONS: dict[str, Any] = {
     "url": "https://127.0.0.1:6443",
@@ -30,17 +25,6 @@ OPTIONS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBE_TOKEN", "the-admins-own-token")
-
-
-def surroundings(folder: Path, http: Any = None) -> Surroundings:
-    return Surroundings(
-        http=http,
-        clock=lambda: datetime.now(UTC),
-        signer=None,  # type: ignore[arg-type]
-        installation="remit-0a1b2c3d",
-        state=folder,
-        path=lambda text: folder / text,
-    )
 
 
 @pytest.mark.parametrize(
@@ -111,39 +95,6 @@ def test_grants_that_make_no_sense_are_refused_when_they_are_read(grant: dict[st
 # --- a server that answers as a test says ---
 
 
-@dataclass
-class Script:
-    url: str = ""
-    answers: list[tuple[int, bytes]] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: asyncio.Event | None = None
-    asked: list[tuple[str, str, Any]] = field(default_factory=list)
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    made = Script()
-
-    async def answer(request: web.Request) -> web.Response:
-        body = await request.text()
-        made.asked.append((request.method, request.raw_path, json.loads(body) if body else None))
-        if made.hang is not None:
-            await made.hang.wait()
-        status, said = made.answers.pop(0) if len(made.answers) > 1 else made.answers[0]
-        return web.Response(status=status, body=said, headers=made.headers)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    if made.hang is not None:
-        made.hang.set()
-    await runner.cleanup()
-
-
 @pytest.fixture
 async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., KubernetesBroker]]:
     async with aiohttp.ClientSession(trust_env=False) as http:
@@ -155,18 +106,7 @@ async def make(tmp_path: Path, script: Script) -> AsyncIterator[Callable[..., Ku
         yield one
 
 
-class Target:
-    installation = "remit-0a1b2c3d"
-    names_are_ours = True
-
-    def __init__(self, broker: KubernetesBroker) -> None:
-        self.broker, self.grant = broker, {"service_account": "deployer"}
-
-
-def lab(broker: KubernetesBroker) -> Lab:
-    return Lab(Target(broker))  # type: ignore[arg-type]
-
-
+GRANT = {"service_account": "deployer"}
 MADE = (201, b'{"metadata": {"uid": "u-1"}}')
 
 
@@ -197,7 +137,7 @@ async def test_only_a_refusal_says_that_nothing_was_minted_and_no_answers_text_i
     script.headers = {"Location": "https://evil.example/"} if answer[0] == 302 else {}
     broker = make()
     with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert isinstance(raised.value, NotMintedError) is certain
     assert "k3y" not in str(raised.value)
     assert len(script.asked) == 1, "no redirect is followed with a token"
@@ -228,7 +168,7 @@ async def test_a_token_that_is_answered_with_something_else_is_not_used_and_its_
     script.answers = [MADE, answer, (200, b"{}"), (404, b"{}")]
     broker = make()
     with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert not isinstance(raised.value, NotMintedError)
     assert [method for method, _, _ in script.asked] == ["POST", "POST", "DELETE", "GET"]
 
@@ -239,7 +179,7 @@ async def test_a_refused_token_whose_secret_may_stand_is_not_called_unminted(
     script.answers = [MADE, (403, b"{}"), (500, b"")]
     broker = make()
     with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert not isinstance(raised.value, NotMintedError)
 
 
@@ -266,7 +206,7 @@ async def test_only_the_api_servers_word_on_this_secret_confirms_that_it_is_gone
     script.answers = [(200, b"{}"), answer]
     broker = make()
     with pytest.raises(BrokerError):
-        await broker.revoke(lab(broker).order().lease, None)
+        await broker.revoke(lab(broker, GRANT).order().lease, None)
 
 
 @pytest.mark.parametrize("answer", [(201, b"{}"), (200, b""), (404, b"{}"), (201, b"[1]")])
@@ -274,7 +214,7 @@ async def test_a_review_that_says_nothing_confirms_nothing(
     make: Callable[..., KubernetesBroker], script: Script, answer: tuple[int, bytes]
 ):
     broker = make()
-    lease = lab(broker).order().lease
+    lease = lab(broker, GRANT).order().lease
     details = {"kind": "secrets", "name": lease.handle}
     gone = json.dumps({"kind": "Status", "reason": "NotFound", "details": details}).encode()
     script.answers = [(404, gone), (404, gone), answer]
@@ -290,22 +230,6 @@ async def test_a_list_without_an_end_is_an_error(
         await make().census([])
 
 
-async def test_a_server_that_hangs_may_have_minted(
-    make: Callable[..., KubernetesBroker], script: Script
-):
-    script.hang, script.answers = asyncio.Event(), [MADE]
-    broker = make(timeout_seconds=0.2)
-    with pytest.raises(BrokerError) as raised:
-        await broker.issue(lab(broker).order())
-    assert not isinstance(raised.value, NotMintedError)
-
-
-async def test_a_server_that_nobody_reaches_minted_nothing(make: Callable[..., KubernetesBroker]):
-    broker = make(url="http://127.0.0.1:1")
-    with pytest.raises(NotMintedError, match="not reached"):
-        await broker.issue(lab(broker).order())
-
-
 async def test_a_server_whose_certificate_nobody_trusts_is_not_sent_a_token(
     make: Callable[..., KubernetesBroker], script: Script
 ):
@@ -313,19 +237,8 @@ async def test_a_server_whose_certificate_nobody_trusts_is_not_sent_a_token(
     script.answers = [MADE]
     broker = make(url=script.url.replace("http://", "https://"))
     with pytest.raises(BrokerError):
-        await broker.issue(lab(broker).order())
+        await broker.issue(lab(broker, GRANT).order())
     assert not script.asked
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o640])
-def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int):
-    (tmp_path / "token").write_text("shared-with-everyone")
-    (tmp_path / "token").chmod(mode)
-    given = {**OPTIONS, "token_file": "token"}
-    del given["token"]
-    with pytest.raises(ConfigError, match="chmod 600") as raised:
-        KubernetesBroker("kube", given, surroundings(tmp_path))
-    assert "shared-with" not in str(raised.value)
 
 
 async def test_a_long_list_is_read_to_its_end(
