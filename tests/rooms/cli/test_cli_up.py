@@ -47,6 +47,7 @@ async def test_agents_of_an_authority_that_runs_are_not_forgotten(
         )
         assert second.returncode == Exit.CONFIG
         assert "is in use by process" in second.stderr
+        assert "stop that one first" in second.stderr
         assert "Traceback" not in second.stderr
     assert (tmp_path / "s" / book_file.FILE).is_file()
     for forget, known in ((False, "helper"), (True, None)):

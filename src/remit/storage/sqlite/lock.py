@@ -35,7 +35,8 @@ class StateLock:
             holder = os.read(descriptor, _MAX_HOLDER_BYTES).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise ConfigError(
-                f"the state `{path.parent}` is in use by {holder or 'another process'}"
+                f"the state `{path.parent}` is in use by {holder or 'another process'}: "
+                "stop that one first, or choose another `[authority] state`"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} since {at.isoformat()}\n".encode(), 0)
