@@ -24,6 +24,7 @@ Chain = Sequence[tuple[int, Record]]
 
 AFTER_SEAL = frozenset({SEALED, "task.erased", "call.unknown"})
 """Kinds that may come after a seal: what is done to a closed task, not by it."""
+_LEASE_MOVES = frozenset(f"lease.{state.value}" for state in LeaseState)
 _LEASE_ENDS = frozenset(
     f"lease.{state.value}"
     for state in (LeaseState.SETTLED, LeaseState.FAILED, LeaseState.IRREVOCABLE)
@@ -148,7 +149,7 @@ def _leases(task: str, chain: Chain) -> Iterator[Finding]:
     leases: dict[str, list[tuple[int, Record]]] = {}
     for index, record in chain:
         lease = record.body.get("lease")
-        if record.kind.startswith("lease.") and isinstance(lease, str):
+        if record.kind in _LEASE_MOVES and isinstance(lease, str):
             leases.setdefault(lease, []).append((index, record))
     permits = [
         index

@@ -37,7 +37,9 @@ _STAGES = {
 }
 _APPROVALS = frozenset({"asked", "approved", "denied", "used", "expired"})
 _LEASES = frozenset({"reserved", "issued", "settling", "unknown", *LEASE_ENDS})
-_NOT_AFTER_END = frozenset({"task.opened", "lease.reserved", "approval.used"})
+_LEASE_REMARKS = frozenset({"used", "refused", "revoke_asked"})
+"""What is said of a lease that is there, and moves it nowhere."""
+_NOT_AFTER_END = frozenset({"task.opened", "lease.reserved", "lease.used", "approval.used"})
 _NOT_AFTER_SEAL = frozenset({"lease.issued"})
 
 
@@ -163,8 +165,8 @@ def check_leases(chain: Chain) -> dict[str, str]:
         sealed.
 
     Raises:
-        ProofError: a lease was taken without a permit, issued before it was written down, moved
-            after its end, or is open although the task is sealed.
+        ProofError: a lease was taken or used without a permit, issued before it was written down,
+            moved or used after its end, or is open although the task is sealed.
     """
     states: dict[str, str] = {}
     permitted: set[str | None] = set()
@@ -174,9 +176,12 @@ def check_leases(chain: Chain) -> dict[str, str]:
         if not record.kind.startswith("lease."):
             continue
         lease, state = _text(index, record, "lease"), record.kind.removeprefix("lease.")
-        _check_move(lease, states.get(lease), state)
-        if state == "reserved" and record.call not in permitted:
+        if state in {"reserved", "used"} and record.call not in permitted:
             raise ProofError(f"lease `{lease}` was taken without a permit before it")
+        if state in _LEASE_REMARKS:
+            _check_remark(lease, states.get(lease), state)
+            continue
+        _check_move(lease, states.get(lease), state)
         states[lease] = state
     if is_sealed(chain):
         for lease, state in states.items():
@@ -190,7 +195,7 @@ def unconfirmed(chain: Chain) -> list[str]:
     last = {
         str(record.body.get("lease")): record
         for _, record in chain
-        if record.kind.startswith("lease.")
+        if record.kind.startswith("lease.") and record.kind[len("lease.") :] not in _LEASE_REMARKS
     }
     return [
         lease
@@ -328,6 +333,14 @@ def _check_move(lease: str, before: str | None, state: str) -> None:
     # What is revoked may be revoked again: its target minted late, or did not answer before.
     if before in LEASE_ENDS and state not in LEASE_ENDS:
         raise ProofError(f"lease `{lease}` became {state} after it was {before}")
+
+
+def _check_remark(lease: str, before: str | None, remark: str) -> None:
+    """Check that something may be said of a lease that is in a state."""
+    if before is None:
+        raise ProofError(f"lease `{lease}` was not written down before it was {remark}")
+    if remark == "used" and before not in {"reserved", "issued"}:
+        raise ProofError(f"lease `{lease}` was used after it was {before}")
 
 
 def _refuse_if(wrong: bool, call: str, sentence: str) -> None:  # noqa: FBT001 - the condition

@@ -478,6 +478,14 @@ DISHONEST_AUTHORITY = {
     "lease_issued_after_settling": ("10, leases", _insert(lease("issued"), "lease.settled")),
     "lease_state_unknown": ("10, leases", _insert(lease("parked"), "lease.settled")),
     "lease_before_permit": ("10, leases", _early("lease.reserved", "call.decided")),
+    "lease_used_by_a_denied_call": ("10, leases", _insert(lease("used", "call_2"), "call.denied")),
+    "lease_used_after_settling": ("10, leases", _insert(lease("used"), "lease.settled")),
+    "lease_used_before_it_was_there": ("10, leases", _insert(lease("used"), "lease.reserved")),
+    "lease_used_after_the_end": ("5, chain", _before_seal(lease("used"))),
+    "lease_refused_before_it_was_there": (
+        "10, leases",
+        _insert(lease("refused"), "lease.reserved"),
+    ),
     "lease_reserved_twice": ("10, leases", _twice("lease.reserved")),
     "lease_never_reserved": ("10, leases", _without("lease.reserved")),
     "lease_never_settled": ("10, leases", _without("lease.settled")),
@@ -650,3 +658,20 @@ def test_our_own_key_in_place_of_the_forgers_does_not_help_the_forger():
 def test_a_malformed_key_of_the_callers_is_the_callers_fault():
     with pytest.raises(InputError):
         verify_pack(tale().data(), ["not a vkey"])
+
+
+def test_what_is_said_of_a_lease_moves_it_nowhere():
+    told = tale()
+    settled = told.find("lease.settled")
+    settling = told.steps.index(told.find("lease.settling"))
+    told.steps.insert(settling, lease("used"))
+    told.steps[told.steps.index(settled) : told.steps.index(settled)] = [
+        lease("refused", why="its agent is not registered any more"),
+        lease("irrevocable", confirmed=False),
+        lease("revoke_asked", by="user:ada"),
+    ]
+    assert verify_pack(told.data(), [VKEY]).leases == {"settled": 1}
+    told.steps.remove(settled)
+    verdict = verify_pack(told.data(), [VKEY])
+    assert verdict.leases == {"irrevocable": 1}
+    assert "`lease_1` is gone" in " ".join(verdict.does_not_prove)
