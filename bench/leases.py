@@ -37,7 +37,7 @@ from evidence_house import House  # noqa: E402
 from lease_book import task_of  # noqa: E402
 from psycopg import sql  # noqa: E402
 
-from remit.credentials.brokers.openbao import OpenBaoBroker  # noqa: E402
+from remit.credentials.brokers.openbao.broker import OpenBaoBroker  # noqa: E402
 from remit.credentials.leases import Leases  # noqa: E402
 from remit.credentials.port import Binding, Broker, Surroundings  # noqa: E402
 from remit.credentials.sealing import KeySeal  # noqa: E402

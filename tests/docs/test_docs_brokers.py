@@ -17,13 +17,14 @@ from postgres_crm import ACCOUNT
 
 from remit.app.brokers import Brokers, open_brokers
 from remit.app.config import load, parse
-from remit.credentials.brokers import openbao_options as openbao
-from remit.credentials.brokers import postgres_admin, postgres_grants
 from remit.credentials.brokers.aws import options as aws
 from remit.credentials.brokers.github import options as github
 from remit.credentials.brokers.jwt import broker as jwt
 from remit.credentials.brokers.kubernetes import options as kubernetes
 from remit.credentials.brokers.oauth import options as oauth
+from remit.credentials.brokers.openbao import options as openbao
+from remit.credentials.brokers.postgres import admin as postgres_admin
+from remit.credentials.brokers.postgres import grants as postgres_grants
 from remit.credentials.brokers.sealed import broker as sealed
 from remit.credentials.brokers.ssh import broker as ssh
 from remit.credentials.brokers.ssh import certificates as ssh_certificates

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from postgres import Server
 
-from remit.credentials.brokers.postgres import PostgresBroker
+from remit.credentials.brokers.postgres.broker import PostgresBroker
 from remit.credentials.port import Surroundings
 
 INSTALLATION = "remit-0badcafe"

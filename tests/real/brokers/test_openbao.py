@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey
 from lossy import lossy
 from openbao import Server, openbao_server
 
-from remit.credentials.brokers.openbao import OpenBaoBroker
+from remit.credentials.brokers.openbao.broker import OpenBaoBroker
 from remit.credentials.port import Order, Surroundings
 from remit.model.call import Call
 from remit.model.decision import Decision

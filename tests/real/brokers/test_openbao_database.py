@@ -15,7 +15,7 @@ from postgres import Server as Postgres
 from postgres import postgres_server
 from world import standing
 
-from remit.credentials.brokers.openbao import OpenBaoBroker
+from remit.credentials.brokers.openbao.broker import OpenBaoBroker
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Surroundings
 from remit.credentials.sealing import KeySeal

@@ -13,8 +13,8 @@ import pytest
 from postgres import Server, postgres_server
 from postgres_crm import ADMIN, ADMIN_PASSWORD, INSTALLATION, Seat, broker, lay, run
 
-from remit.credentials.brokers.postgres import PostgresBroker
-from remit.credentials.brokers.postgres_disowning import Look, drop, taking
+from remit.credentials.brokers.postgres.broker import PostgresBroker
+from remit.credentials.brokers.postgres.disowning import Look, drop, taking
 from remit.model.errors import BrokerError, NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab

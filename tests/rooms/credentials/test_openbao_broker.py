@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from remit.credentials.brokers.openbao import OpenBaoBroker
-from remit.credentials.brokers.openbao_memo import Memo, Notes, parse_memo
+from remit.credentials.brokers.openbao.broker import OpenBaoBroker
+from remit.credentials.brokers.openbao.memo import Memo, Notes, parse_memo
 from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import LeaseState

@@ -16,9 +16,9 @@ import sql_skeleton as statements
 from postgres_crm import surroundings
 from psycopg import pq
 
-from remit.credentials.brokers.postgres import PostgresBroker
-from remit.credentials.brokers.postgres_grants import creation, lacking, privileges, read_grant
-from remit.credentials.brokers.postgres_password import Passwords, verifier
+from remit.credentials.brokers.postgres.broker import PostgresBroker
+from remit.credentials.brokers.postgres.grants import creation, lacking, privileges, read_grant
+from remit.credentials.brokers.postgres.password import Passwords, verifier
 from remit.model.errors import ConfigError, NotMintedError
 from remit.testing.broker_suite import Lab
 

@@ -24,7 +24,7 @@ import structlog
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from remit.credentials.brokers.postgres_admin import (
+from remit.credentials.brokers.postgres.admin import (
     Connection,
     Desk,
     Options,
@@ -33,8 +33,8 @@ from remit.credentials.brokers.postgres_admin import (
     rows_of,
     said,
 )
-from remit.credentials.brokers.postgres_disowning import LOCK, drop, held, look, shut, taking
-from remit.credentials.brokers.postgres_grants import (
+from remit.credentials.brokers.postgres.disowning import LOCK, drop, held, look, shut, taking
+from remit.credentials.brokers.postgres.grants import (
     NAME_BYTES,
     Grant,
     check_name,
@@ -43,8 +43,8 @@ from remit.credentials.brokers.postgres_grants import (
     privileges,
     read_grant,
 )
-from remit.credentials.brokers.postgres_password import Password, Passwords
-from remit.credentials.brokers.postgres_survey import powerful, survey
+from remit.credentials.brokers.postgres.password import Password, Passwords
+from remit.credentials.brokers.postgres.survey import powerful, survey
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from remit.credentials.brokers.postgres_admin import Connection
+from remit.credentials.brokers.postgres.admin import Connection
 
 _POWERFUL = """
 WITH RECURSIVE reach AS (

@@ -22,7 +22,7 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 
-from remit.credentials.brokers.openbao_options import Options
+from remit.credentials.brokers.openbao.options import Options
 from remit.credentials.port import Signer
 from remit.model.errors import BrokerError, NotMintedError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from remit.credentials.brokers.postgres_admin import Connection, rows_of
+from remit.credentials.brokers.postgres.admin import Connection, rows_of
 
 LOCK = sql.SQL("SELECT pg_catalog.pg_advisory_xact_lock(823451907)")
 """Mints and revocations of one database wait for each other."""

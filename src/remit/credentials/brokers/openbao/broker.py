@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 import hvac
 
-from remit.credentials.brokers.openbao_api import Api, answers, document
-from remit.credentials.brokers.openbao_memo import Memo, Notes, parse_memo
-from remit.credentials.brokers.openbao_options import Grant, check_grant, read_grant, read_options
-from remit.credentials.brokers.openbao_standing import Standing
+from remit.credentials.brokers.openbao.api import Api, answers, document
+from remit.credentials.brokers.openbao.memo import Memo, Notes, parse_memo
+from remit.credentials.brokers.openbao.options import Grant, check_grant, read_grant, read_options
+from remit.credentials.brokers.openbao.standing import Standing
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease

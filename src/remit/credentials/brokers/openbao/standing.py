@@ -9,8 +9,8 @@ from typing import Any
 import hvac
 from hvac.exceptions import Forbidden, VaultError
 
-from remit.credentials.brokers.openbao_api import Api, answers, document, is_gone
-from remit.credentials.brokers.openbao_memo import Memo
+from remit.credentials.brokers.openbao.api import Api, answers, document, is_gone
+from remit.credentials.brokers.openbao.memo import Memo
 from remit.model.errors import BrokerError
 
 _LOOKS = (0.0, 0.05, 0.2, 0.8)

@@ -1,0 +1,1 @@
+"""Broker `openbao`: tokens and dynamic secrets of OpenBao, or of Vault."""

@@ -1,0 +1,1 @@
+"""Broker `postgres`: login roles, one a lease."""
