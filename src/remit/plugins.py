@@ -44,7 +44,7 @@ def load_key(name: str, uri: str, algorithm: Algorithm) -> tuple[RemoteKey, Step
     """Return the key that a URI names, by its scheme, and the record of what was loaded for it.
 
     Args:
-        name: the setting, as ``[keys] log``.
+        name: the setting, as messages show it.
         uri: ``scheme:…``; the rest is the provider's.
         algorithm: what the key has to sign with.
 
@@ -54,13 +54,13 @@ def load_key(name: str, uri: str, algorithm: Algorithm) -> tuple[RemoteKey, Step
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or not _SCHEME.match(scheme):
-        raise ConfigError(f"`{name}` is a URI, as `pkcs11:…`, or is left out: then it is a file")
-    entry = _entry(KEY_PROVIDERS, scheme, f"`{name}`")
-    provider: KeyProvider = _load(entry, f"`{name}`")
+        raise ConfigError(f"{name} is a URI, as `pkcs11:…`, or is left out: then it is a file")
+    entry = _entry(KEY_PROVIDERS, scheme, name)
+    provider: KeyProvider = _load(entry, name)
     try:
-        return provider(uri, algorithm), _loaded(name, entry)
+        return provider(uri, algorithm), _loaded(name.replace("`", ""), entry)
     except ConfigError as error:
-        raise ConfigError(f"`{name}`: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _load(entry: EntryPoint, where: str) -> Any:

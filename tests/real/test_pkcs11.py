@@ -204,7 +204,7 @@ async def test_a_remit_whose_logs_key_lies_in_a_token(hsm: SoftHsm, tmp_path: Pa
     assert "there is no key at `pkcs11:token=remit;object=log`" in refused.stderr
     made = command("keys", "make", "log", "--json", "--config", place.config)
     assert made.returncode == 0, made.stderr
-    vkey = json.loads(made.stdout)["vkey"]
+    vkey = json.loads(made.stdout)["public"]
     assert command("keys", "make", "log", "--config", place.config).returncode == 2
 
     told: list[str] = []

@@ -20,7 +20,7 @@ from remit.app.config import Loaded
 from remit.app.leaks import open_guard
 from remit.app.metrics import Metrics
 from remit.app.options import catalogued, gateway_options, issuers, services, upstreams
-from remit.app.own_keys import open_keys
+from remit.app.own_keys import OwnKeys
 from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
 from remit.app.sealing import open_sealed_keys, show_ages
@@ -92,6 +92,7 @@ class House:
     lease_pages: LeaseStore
     metrics: Metrics
     sealed: SealedKeys
+    own_keys: OwnKeys
     stack: AsyncExitStack
 
     async def close(self) -> None:
@@ -139,7 +140,7 @@ async def _compose(
     )
     kept.push_async_callback(journal.close)
     trust_domain = TrustDomain.open(state / "keys", config.authority.trust_domain, clock=utc_now)
-    own_keys = await open_keys(loaded)
+    own_keys = await OwnKeys.open(loaded)
     ledger = Ledger(
         SqliteEvidence(journal),
         folder=state,
@@ -191,7 +192,10 @@ async def _compose(
         self_approval=config.approvals.self_approval,
     )
     sealed = open_sealed_keys(state, ledger, utc_now)
-    brokers = open_brokers(loaded, _surroundings(loaded, session, trust_domain, ledger, sealed))
+    brokers = open_brokers(
+        loaded,
+        _surroundings(loaded, session, trust_domain, ledger, sealed=sealed, own_keys=own_keys),
+    )
     kept.push_async_callback(brokers.close)
     seal_key = read_or_create(state / "keys" / "leases.key", KEY_BYTES, secrets.token_bytes)
     pages = SqliteLeases(journal)
@@ -284,6 +288,7 @@ async def _compose(
         lease_pages=pages,
         metrics=metrics,
         sealed=sealed,
+        own_keys=own_keys,
         stack=kept,
     )
 
@@ -302,7 +307,9 @@ def _surroundings(
     session: aiohttp.ClientSession,
     trust_domain: TrustDomain,
     ledger: Ledger,
+    *,
     sealed: SealedKeys,
+    own_keys: OwnKeys,
 ) -> Surroundings:
     return Surroundings(
         http=session,
@@ -312,6 +319,7 @@ def _surroundings(
         state=loaded.state,
         path=loaded.path,
         sealed=sealed,
+        open_key=own_keys.authority,
     )
 
 

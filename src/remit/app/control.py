@@ -75,6 +75,7 @@ def control_app(house: House) -> ASGIApp:
         "storage": house.journal.health,
         "clock": utc_now.health,
         "policy": house.reloader.health,
+        "keys": house.own_keys.health,
         **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
     }
     return app_of(

@@ -228,6 +228,7 @@ async def _every_second(house: House) -> None:
         await _tolerant("looking after agents' processes", _supervisors(house))
         await _tolerant("expiring approvals", approvals_due())
         await _tolerant("looking at the age of sealed keys", _ages(house))
+        await _tolerant("looking at keys that are kept elsewhere", house.own_keys.look())
         await _tolerant("sweeping leases", sweep())
         await _tolerant("sealing what ended", seal_ended(authority))
         await _tolerant("rotating keys", rotation_due())

@@ -94,11 +94,10 @@ def _state(loaded: Loaded) -> Iterator[Finding]:
 
 def _own_keys(loaded: Loaded) -> Iterator[Finding]:
     """See that a key which is kept elsewhere is there."""
-    if loaded.config.keys.log is None:
-        return
-    from remit.app.own_keys import look_at_log_key  # noqa: PLC0415 - as below
+    from remit.app.own_keys import kept_elsewhere, look_at_key  # noqa: PLC0415 - as below
 
-    yield True, "log key", f"{look_at_log_key(loaded)}, kept elsewhere"
+    for which in kept_elsewhere(loaded):
+        yield True, f"key {which}", f"{look_at_key(loaded, which)}, kept elsewhere"
 
 
 def _tables(loaded: Loaded) -> Iterator[Finding]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from cyclopts import App
 
 from remit.cli.common import DEFAULTS, Common
 
-app = App(name="keys", help="Rotate the trust domain's keys; make the log's in a token.")
+app = App(name="keys", help="Rotate the trust domain's keys; make keys in a token.")
 
 
 @app.command
@@ -25,17 +23,16 @@ def rotate(*, compromised: bool = False, common: Common = DEFAULTS) -> None:
 
 
 @app.command
-def make(key: Literal["log"], /, *, common: Common = DEFAULTS) -> None:
-    """Make a key in the token that `[keys]` names, and print its public half.
+def make(key: str, /, *, common: Common = DEFAULTS) -> None:
+    """Make a key in the token that the configuration names, and print its public half.
 
     It is made so that it cannot be taken out. One that is there already is left alone.
 
     Parameters
     ----------
     key
-        Which one: the log's.
+        Which one: `log`, or `broker.NAME` for the authority of a broker with a `ca_key`.
     """
-    from remit.app.own_keys import make_log_key  # noqa: PLC0415 - slow, and only here
+    from remit.app.own_keys import make_key  # noqa: PLC0415 - slow, and only here
 
-    del key
-    common.emit({"vkey": make_log_key(common.loaded())})
+    common.emit({"public": make_key(common.loaded(), key)})

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from remit.credentials.sealed_keys import SealedKeys
 from remit.model.call import Call
+from remit.model.errors import ConfigError
 from remit.model.lease import Credential, Lease, LeaseScope
 
 
@@ -148,7 +150,8 @@ class Surroundings:
 
     ``installation`` is the prefix of every handle of this installation's leases, for
     :meth:`Broker.census`. ``path`` makes a path of the configuration absolute. ``sealed`` are the
-    long-lived keys that the owner sealed.
+    long-lived keys that the owner sealed. ``open_key`` opens a key on P-256 that is kept elsewhere, by
+    the setting that names it and its URI; it signs, and its signing may block: do it on a thread.
     """
 
     http: aiohttp.ClientSession
@@ -158,6 +161,17 @@ class Surroundings:
     state: Path
     path: Callable[[str], Path]
     sealed: SealedKeys | None = None
+    open_key: Callable[[str, str], EllipticCurvePrivateKey] | None = None
+
+    def kept_key(self, where: str, uri: str) -> EllipticCurvePrivateKey:
+        """Return the key that a URI names.
+
+        Raises:
+            ConfigError: it cannot be had; ``where`` names the setting.
+        """
+        if self.open_key is None:
+            raise ConfigError(f"{where}: no key can be kept elsewhere here")
+        return self.open_key(where, uri)
 
 
 class BrokerFactory(Protocol):

@@ -43,7 +43,10 @@ _T = TypeVar("_T")
 
 
 class KeptKey:
-    """A key that is kept elsewhere. Make one with :meth:`open`; its methods block, in bounds."""
+    """A key that is kept elsewhere. Make one with :meth:`open`; its methods block, in bounds.
+
+    ``trouble`` is None where the last signature was one, else what was wrong.
+    """
 
     def __init__(
         self, key: RemoteKey, algorithm: Algorithm, name: str, *, seconds: float = SECONDS
@@ -54,6 +57,7 @@ class KeptKey:
         self._seconds = seconds
         self._turn = threading.Lock()
         self._public: PublicKey | None = None
+        self.trouble: str | None = None
 
     @classmethod
     def open(
@@ -98,9 +102,12 @@ class KeptKey:
         """
         try:
             signature = self._ask(lambda: self._key.sign(message))
-        except ConfigError as error:  # the key was there once: it may come back
+            self._hold(message, signature)
+        except (ConfigError, UnavailableError) as error:
+            self.trouble = str(error)
+            # The key was there once: whatever is missing may come back.
             raise UnavailableError(str(error)) from error
-        self._hold(message, signature)
+        self.trouble = None
         return signature
 
     def check(self) -> None:

@@ -109,7 +109,7 @@ class CertificateBroker(ABC):
 
     @abstractmethod
     def _sign(self, order: Order, serial: int, now: int, until: int) -> Signed:
-        """Sign; raise ConfigError, before signing, where the grant makes no sense."""
+        """Sign, on a thread; raise ConfigError, before signing, where the grant makes no sense."""
 
     @abstractmethod
     def _vet(self, order: Order) -> None:
@@ -145,7 +145,7 @@ class CertificateBroker(ABC):
             now = int(house.clock().timestamp())
             until = self._until(order.lease, now)
             await asyncio.to_thread(house.book.mint, handle, self.serial(handle), until)
-            signed = self._sign(order, self.serial(handle), now, until)
+            signed = await asyncio.to_thread(self._sign, order, self.serial(handle), now, until)
             values = dict(signed.values)
             if house.key_folder is not None:
                 texts = dict(signed.files.values())

@@ -105,7 +105,7 @@ class Publisher:
 
         What fails here is said by the first :meth:`ensure`.
         """
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, BrokerError):
             if self._file is not None and not self._file.exists():
                 write_whole(self._file, self._make(), mode=0o644)
 

@@ -52,6 +52,7 @@ from remit.model.errors import ConfigError
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[broker.NAME]`` of kind ``ssh``."""
 
+    ca_key: str | None = None
     ca_key_file: str | None = None
     krl: ListOptions | None = None
     probe: ProbeOptions | None = None
@@ -154,6 +155,10 @@ class SshBroker(CertificateBroker):
 
 
 def _authority_key(said: Options, own: Path, where: str, surroundings: Surroundings) -> SigningKey:
+    if said.ca_key is not None:
+        if said.ca_key_file is not None:
+            raise ConfigError(f"{where}: `ca_key` or `ca_key_file`, not both")
+        return surroundings.kept_key(f"{where}, `ca_key`", said.ca_key)
     if said.ca_key_file is not None:
         setting = f"{where}, `ca_key_file`"
         data = read_private(surroundings.path(said.ca_key_file), setting)

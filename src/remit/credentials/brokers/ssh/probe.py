@@ -93,7 +93,9 @@ class SshProbe(Probe):
         key = Ed25519PrivateKey.generate()
         now = int(self._clock().timestamp())
         about = About(serial=serial, key_id="remit-probe", now=now, until=until)
-        certificate = sign_certificate(self._authority, key, self._grant, about)
+        certificate = await asyncio.to_thread(
+            sign_certificate, self._authority, key, self._grant, about
+        )
         with tempfile.TemporaryDirectory(prefix="remit-probe-") as folder:
             identity = _written(Path(folder), private_text(key), certificate)
             try:

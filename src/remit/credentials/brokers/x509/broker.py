@@ -47,6 +47,7 @@ class CrlOptions(ListOptions, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[broker.NAME]`` of kind ``x509``."""
 
+    ca_key: str | None = None
     ca_key_file: str | None = None
     ca_cert_file: str | None = None
     crl: CrlOptions | None = None
@@ -167,6 +168,15 @@ class X509Broker(CertificateBroker):
 def _authority(
     said: Options, folder: Path, name: str, where: str, surroundings: Surroundings
 ) -> Authority:
+    if said.ca_key is not None:
+        if said.ca_key_file is not None:
+            raise ConfigError(f"{where}: `ca_key` or `ca_key_file`, not both")
+        key = surroundings.kept_key(f"{where}, `ca_key`", said.ca_key)
+        if said.ca_cert_file is not None:
+            return Authority.of(key, surroundings.path(said.ca_cert_file), where)
+        return Authority.signing_itself(
+            key, folder / f"{name}.pem", f"remit {name}", surroundings.clock, where
+        )
     if (said.ca_key_file is None) != (said.ca_cert_file is None):
         raise ConfigError(f"{where}: `ca_key_file` and `ca_cert_file` go together")
     if said.ca_key_file is not None and said.ca_cert_file is not None:

@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from remit.credentials.certificates.files import kept_or_made, read_private, write_whole
 from remit.credentials.grants import refers
-from remit.model.errors import ConfigError
+from remit.model.errors import BrokerError, ConfigError
 
 BACKDATED = timedelta(seconds=60)
 _YEARS = timedelta(days=3650)
@@ -90,13 +90,28 @@ class Authority:
         setting = f"{where}: the authority's key"
         fresh = private_text(ec.generate_private_key(ec.SECP256R1())).encode()
         private = _load_key(kept_or_made(key, lambda: fresh, setting), setting)
+        return cls.signing_itself(private, certificate, name, clock, where)
+
+    @classmethod
+    def signing_itself(
+        cls, key: _Key, certificate: Path, name: str, clock: Callable[[], datetime], where: str
+    ) -> Authority:
+        """Return the authority of a key, with a certificate of its own that is made on first use.
+
+        Raises:
+            ConfigError: the certificate cannot be read or written, or is of another key.
+        """
         if not certificate.exists():
-            text = _self_signed(private, name, clock()).public_bytes(Encoding.PEM)
+            try:
+                made = _self_signed(key, name, clock())
+            except BrokerError as error:
+                raise ConfigError(f"{where}: {error}") from error
+            text = made.public_bytes(Encoding.PEM)
             try:
                 write_whole(certificate, text, mode=0o644)
             except OSError as error:
                 raise ConfigError(f"{where}: `{certificate}` cannot be written") from error
-        return cls.read(key, certificate, where)
+        return cls.of(key, certificate, where)
 
     @classmethod
     def read(cls, key: Path, certificate: Path, where: str) -> Authority:
@@ -106,7 +121,15 @@ class Authority:
             ConfigError: they cannot be read, do not belong together, or are no authority's.
         """
         setting = f"{where}, `ca_key_file`"
-        private = _load_key(read_private(key, setting), setting)
+        return cls.of(_load_key(read_private(key, setting), setting), certificate, where)
+
+    @classmethod
+    def of(cls, key: _Key, certificate: Path, where: str) -> Authority:
+        """Return the authority of a key and the certificate in a PEM file.
+
+        Raises:
+            ConfigError: it cannot be read, does not belong to the key, or is no authority's.
+        """
         try:
             found = x509.load_pem_x509_certificate(certificate.read_bytes())
             basic = found.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -114,9 +137,9 @@ class Authority:
             raise ConfigError(f"{where}: `{certificate}` is no authority's certificate") from error
         if not basic.ca or not _usage(found, "key_cert_sign"):
             raise ConfigError(f"{where}: `{certificate}` may not sign certificates")
-        if found.public_key() != private.public_key():
-            raise ConfigError(f"{where}: `{certificate}` belongs to another key than `{key}`")
-        return cls(private, found)
+        if found.public_key() != key.public_key():
+            raise ConfigError(f"{where}: `{certificate}` belongs to another key than the one given")
+        return cls(key, found)
 
     @property
     def text(self) -> str:
