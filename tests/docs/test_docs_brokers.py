@@ -23,8 +23,8 @@ from remit.credentials.brokers.jwt import broker as jwt
 from remit.credentials.brokers.kubernetes import options as kubernetes
 from remit.credentials.brokers.oauth import options as oauth
 from remit.credentials.brokers.openbao import options as openbao
-from remit.credentials.brokers.postgres import admin as postgres_admin
 from remit.credentials.brokers.postgres import grants as postgres_grants
+from remit.credentials.brokers.postgres import options as postgres
 from remit.credentials.brokers.sealed import broker as sealed
 from remit.credentials.brokers.ssh import broker as ssh
 from remit.credentials.brokers.ssh import certificates as ssh_certificates
@@ -48,7 +48,7 @@ SETTINGS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "kubernetes": (kubernetes.Options, kubernetes.Grant),
     "oauth": (oauth.Options, oauth.Grant),
     "openbao": (openbao.Options, openbao.Grant),
-    "postgres": (postgres_admin.Options, postgres_grants.Grant),
+    "postgres": (postgres.Options, postgres_grants.Grant),
     "sealed": (sealed.Options, sealed.Grant),
     "ssh": (ssh.Options, ssh_certificates.Grant),
     "x509": (x509.Options, x509_certificates.Grant),

@@ -99,7 +99,7 @@ def test_a_password_that_others_can_read_is_refused(folder: Path):
 @pytest.mark.parametrize("text", ["", "\n", "a\x00b"])
 def test_a_password_file_without_a_password_is_refused(folder: Path, text: str):
     (folder / "password").write_text(text)
-    with pytest.raises(ConfigError, match="holds no password"):
+    with pytest.raises(ConfigError, match="holds no secret"):
         made(folder)
 
 

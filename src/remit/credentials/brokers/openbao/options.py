@@ -8,16 +8,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from remit.credentials.grants import filled_anyhow
+from remit.credentials.tables import Seconds, read_table, require_https
 from remit.model.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 _PATH = re.compile(r"[A-Za-z0-9_.-]{1,128}(?:/[A-Za-z0-9_.-]{1,128}){0,15}\Z")
-_REFERENCE = re.compile(r"\{(?:args|task)\.[A-Za-z_][A-Za-z0-9_-]*\}")
-_URL = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]+\]|[^/:\s@?#]+)(?::[0-9]+)?/?\Z")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SECRETS = frozenset({"auth", "sys", "identity", "cubbyhole"})
 _MOST_TEXT = 16_384
-_MOST_SECONDS = 60
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ca_file: str | None = None
     token_role: str | None = None
     list_accessors: bool = True
-    timeout_seconds: float = 5.0
+    timeout_seconds: Seconds = 5.0
     connections: int = 8
 
 
@@ -59,22 +57,14 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
         ConfigError: an unknown key, a wrong type, or settings that contradict each other.
     """
     where = f"`[broker.{name}]`"
-    try:
-        options = msgspec.convert(dict(table), Options)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_lower(error)}") from error
-    url = _URL.match(options.url)
-    if url is None:
-        raise ConfigError(f"{where}: `url` is https://host:port, without a path")
-    if url["scheme"] == "http" and url["host"] not in _LOOPBACK:
-        raise ConfigError(f"{where}: `url` wants https: every secret would cross the network")
+    options = read_table(table, Options, where)
+    shape = "https://host:port, without a path"
+    require_https(f"{where}: `url`", options.url, shape, "every secret")
     for key in ("mount", "role", "token_role"):
         value = getattr(options, key)
         if value is not None and not _NAME.match(value):
             raise ConfigError(f"{where}: `{key}` is one name, not `{value[:40]}`")
     _check_login(options, where)
-    if not 0 < options.timeout_seconds <= _MOST_SECONDS:
-        raise ConfigError(f"{where}: `timeout_seconds` is above 0, and at most {_MOST_SECONDS}")
     if not 1 <= options.connections <= 64:  # noqa: PLR2004 - each is a thread
         raise ConfigError(f"{where}: `connections` is a number from 1 to 64")
     return options
@@ -104,7 +94,7 @@ def check_grant(raw: Mapping[str, Any]) -> None:
     if any("{" in str(each) for each in policies if isinstance(policies, list | tuple)):
         # What a credential may do is the operator's to say, never an argument's.
         raise ConfigError("`policies` takes names, not references to the call")
-    read_grant({key: _plain(value) for key, value in raw.items()})
+    read_grant(filled_anyhow(raw))
 
 
 def read_grant(raw: Mapping[str, Any]) -> Grant:
@@ -113,10 +103,7 @@ def read_grant(raw: Mapping[str, Any]) -> Grant:
     Raises:
         ConfigError: an unknown key, a wrong type, or a name that is none.
     """
-    try:
-        grant = msgspec.convert(dict(raw), Grant)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_lower(error)) from error
+    grant = read_table(raw, Grant)
     if not grant.policies:
         raise ConfigError("`policies` names at least one policy of OpenBao's")
     for policy in grant.policies:
@@ -141,19 +128,3 @@ def _check_path(path: str) -> None:
         raise ConfigError(f"`secret` is a path such as `database/creds/reader`, not `{path[:60]}`")
     if segments[0] in _NOT_SECRETS:
         raise ConfigError(f"`secret`: `{segments[0]}/` is no secrets engine")
-
-
-def _plain(value: Any) -> Any:
-    """Return a template as if an ordinary text had been filled in."""
-    if isinstance(value, str):
-        return _REFERENCE.sub("x", value)
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
-def _lower(error: Exception) -> str:
-    message = str(error)
-    return message[:1].lower() + message[1:]

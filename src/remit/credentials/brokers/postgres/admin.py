@@ -4,144 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import ipaddress
-import os
 import select
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
+from remit.credentials.brokers.postgres.options import Address
 from remit.model.errors import ConfigError, NotMintedError
 
 Connection = psycopg.AsyncConnection[TupleRow]
-_CHECKED = ("verify-ca", "verify-full")
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[broker.NAME]`` of kind ``postgres``; docs/brokers/postgres.md says what each is for."""
-
-    host: str
-    database: str
-    user: str
-    password: str | None = None
-    password_file: str | None = None
-    port: int = 5432
-    sslmode: str | None = None
-    ca: str | None = None
-    timeout_seconds: float = 5.0
-    connections: int = 4
-    owned: str = "drop"
-    reassign_to: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where the server is and how the way there is secured; nothing of it is secret."""
-
-    host: str
-    port: int
-    database: str
-    sslmode: str
-    ca: str | None = None
-
-    def parameters(self) -> dict[str, str]:
-        """Return libpq's parameters."""
-        given = {
-            "host": self.host,
-            "port": str(self.port),
-            "dbname": self.database,
-            "sslmode": self.sslmode,
-        }
-        return given | ({"sslrootcert": self.ca} if self.ca else {})
-
-
-def address(options: Options, path: Callable[[str], Path]) -> Address:
-    """Return where to connect.
-
-    Raises:
-        ConfigError: the way to another machine would not be checked.
-    """
-    if not options.host or any(not c.isprintable() or c == "," for c in options.host):
-        raise ConfigError("`host` is one name, address or folder of a socket")
-    if not 1 <= options.port <= 65_535:  # noqa: PLR2004 - a TCP port
-        raise ConfigError("`port` is 1 to 65535")
-    here = _here(options.host)
-    mode = options.sslmode or ("prefer" if here else "verify-full")
-    known = ("disable", "prefer", "require", *_CHECKED)
-    if mode not in known:
-        raise ConfigError(f"`sslmode` is one of {', '.join(known)}, not `{mode[:20]}`")
-    if not here and mode not in _CHECKED:
-        raise ConfigError(
-            f'`sslmode = "{mode}"` would give the password to whoever answers for '
-            f"`{options.host}`: use verify-full, with `ca`"
-        )
-    return Address(
-        host=options.host,
-        port=options.port,
-        database=options.database,
-        sslmode=mode,
-        ca=str(path(options.ca)) if options.ca else None,
-    )
-
-
-def _here(host: str) -> bool:
-    if host.startswith("/") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def password_source(options: Options, path: Callable[[str], Path]) -> Callable[[], str]:
-    """Return what reads the admin account's password anew each time, so that it can be rotated.
-
-    Raises:
-        ConfigError: none or two are named, it stands in the configuration, or it cannot be read.
-    """
-    if (options.password is None) == (options.password_file is None):
-        raise ConfigError('name either `password_file` or `password = "env:NAME"`')
-    if options.password_file is not None:
-        read = functools.partial(_from_file, path(options.password_file))
-    else:
-        variable = (options.password or "").removeprefix("env:")
-        if not variable or variable == options.password:
-            raise ConfigError(
-                '`password` must not stand in the configuration: say "env:NAME", or use '
-                "`password_file`"
-            )
-        read = functools.partial(_from_environment, variable)
-    read()
-    return read
-
-
-def _from_file(file: Path) -> str:
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(descriptor, encoding="utf-8") as opened:
-            if os.fstat(descriptor).st_mode & 0o077:
-                raise ConfigError(f"`password_file`: others can read `{file}`: chmod 600 it")
-            text = opened.read(4096).strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`password_file`: `{file}` cannot be read") from error
-    if not text or "\x00" in text:
-        raise ConfigError(f"`password_file`: `{file}` holds no password")
-    return text
-
-
-def _from_environment(variable: str) -> str:
-    text = os.environ.get(variable, "")
-    if not text:
-        raise ConfigError(f"`password`: the environment has no `{variable}`")
-    return text
 
 
 @dataclass(slots=True, kw_only=True)

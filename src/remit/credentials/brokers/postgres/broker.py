@@ -27,9 +27,6 @@ from psycopg.conninfo import make_conninfo
 from remit.credentials.brokers.postgres.admin import (
     Connection,
     Desk,
-    Options,
-    address,
-    password_source,
     rows_of,
     said,
 )
@@ -37,15 +34,16 @@ from remit.credentials.brokers.postgres.disowning import LOCK, drop, held, look,
 from remit.credentials.brokers.postgres.grants import (
     NAME_BYTES,
     Grant,
-    check_name,
     creation,
     lacking,
     privileges,
     read_grant,
 )
+from remit.credentials.brokers.postgres.options import address, read_options
 from remit.credentials.brokers.postgres.password import Password, Passwords
 from remit.credentials.brokers.postgres.survey import powerful, survey
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
+from remit.credentials.tables import secret_source
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
 
@@ -76,9 +74,14 @@ class PostgresBroker:
             ConfigError: an option is unknown, missing or makes no sense.
         """
         try:
-            self._options = _options(options)
+            self._options = read_options(options)
             self._address = address(self._options, surroundings.path)
-            password = password_source(self._options, surroundings.path)
+            password = secret_source(
+                "password",
+                self._options.password,
+                self._options.password_file,
+                surroundings.path,
+            )
         except ConfigError as error:
             raise ConfigError(f"`[broker.{name}]`: {error}") from error
         self._name = name
@@ -338,32 +341,6 @@ class _Mint(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<mint of {self.role}>"
-
-
-def _options(raw: Mapping[str, Any]) -> Options:
-    try:
-        options = msgspec.convert(dict(raw), Options)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        raise ConfigError(text[0].lower() + text[1:]) from error
-    for key in ("database", "user"):
-        check_name(getattr(options, key), key)
-    if options.owned not in {"drop", "reassign"}:
-        raise ConfigError('`owned` is "drop" or "reassign"')
-    if (options.owned == "reassign") != (options.reassign_to is not None):
-        raise ConfigError('`owned = "reassign"` and `reassign_to` belong together')
-    if options.reassign_to is not None:
-        check_name(options.reassign_to, "reassign_to")
-        if options.reassign_to == options.user:
-            raise ConfigError(
-                "`reassign_to`: a function of the agent's would run with the admin account's "
-                "powers; name a role that has none"
-            )
-    if not 0 < options.timeout_seconds <= 60:  # noqa: PLR2004 - a minute; no call waits longer
-        raise ConfigError("`timeout_seconds` is more than 0 and at most 60")
-    if not 1 <= options.connections <= 64:  # noqa: PLR2004 - a server has a hundred by default
-        raise ConfigError("`connections` is 1 to 64")
-    return options
 
 
 def _in_url(host: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from psycopg import sql
 
+from remit.credentials.tables import read_table
 from remit.model.errors import ConfigError
 
 NAME_BYTES = 63
@@ -61,10 +62,7 @@ def read_grant(raw: Mapping[str, Any]) -> Grant:
     Raises:
         ConfigError: it names the key.
     """
-    try:
-        grant = msgspec.convert(dict(raw), Grant)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_plain(str(error))) from error
+    grant = read_table(raw, Grant)
     if not (grant.tables or grant.sequences or grant.roles):
         raise ConfigError("it grants nothing: name `tables` or `roles`")
     _check_objects(grant)
@@ -135,10 +133,6 @@ def check_name(name: str, key: str) -> str:
             f"`{key}`: `{name[:20]}…` is longer than the {NAME_BYTES} bytes of a name"
         )
     return name
-
-
-def _plain(text: str) -> str:
-    return text[0].lower() + text[1:].replace("\n", " ")
 
 
 def creation(
