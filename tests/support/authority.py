@@ -185,14 +185,29 @@ class Place:
 async def draft(
     session: aiohttp.ClientSession, place: Place, *, svid: str, token: str, body: str
 ) -> dict[str, Any]:
-    """Make one governed call; return the JSON-RPC answer."""
+    """Draft one reply; return the JSON-RPC answer."""
+    arguments = {"ticket": "5012", "body": body}
+    return await call_tool(session, place, "desk/draft_reply", arguments, svid=svid, token=token)
+
+
+async def call_tool(
+    session: aiohttp.ClientSession,
+    place: Place,
+    target: str,
+    arguments: dict[str, Any],
+    *,
+    svid: str,
+    token: str,
+) -> dict[str, Any]:
+    """Make one governed call of ``upstream/tool``; return the JSON-RPC answer."""
+    upstream, _, tool = target.partition("/")
     message = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "tools/call",
         "params": {
-            "name": "draft_reply",
-            "arguments": {"ticket": "5012", "body": body},
+            "name": tool,
+            "arguments": arguments,
             "_meta": {
                 "io.modelcontextprotocol/protocolVersion": VERSION,
                 "io.modelcontextprotocol/clientCapabilities": {},
@@ -203,11 +218,11 @@ async def draft(
         "Accept": "application/json, text/event-stream",
         "MCP-Protocol-Version": VERSION,
         "Mcp-Method": "tools/call",
-        "Mcp-Name": "draft_reply",
+        "Mcp-Name": tool,
         "Authorization": f"Bearer {svid}",
         "Remit-Task": token,
     }
-    url = f"http://127.0.0.1:{place.port}/mcp/desk"
+    url = f"http://127.0.0.1:{place.port}/mcp/{upstream}"
     async with session.post(url, json=message, headers=headers) as answer:
         text = await answer.text()
     data = [line[5:] for line in text.splitlines() if line.startswith("data:")]

@@ -55,6 +55,8 @@ class Target:
     up: Callable[[], Awaitable[None]]
     moved: Callable[[timedelta], None] = field(default=lambda _: None)
     owns_up: bool = False
+    slow: bool = False
+    """A revocation takes seconds."""
 
     @property
     def direct(self) -> dict[str, Any]:
@@ -321,6 +323,7 @@ async def x509(folder: Path) -> AsyncIterator[Target]:
             accepts=accepts,
             down=lambda: asyncio.to_thread(server.stop),
             up=lambda: asyncio.to_thread(server.start),
+            slow=True,
         )
 
 
