@@ -9,21 +9,28 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from authority import Place, draft
+from certificate_house import INSTALLATION, surroundings
+from openssh import ACCOUNT, sshd
 from processes import remit
 from softhsm import PIN, SoftHsm
 
+from remit.app.own_keys import OwnKeys
+from remit.credentials.brokers.ssh.broker import SshBroker
 from remit.evidence.ports import CheckpointKey
 from remit.keystore import pkcs11
 from remit.keystore.kept import KeptKey
 from remit.keystore.pkcs11 import Pkcs11Key
 from remit.keystore.ports import Algorithm
-from remit.model.errors import ConfigError, RemitError, UnavailableError
+from remit.model.errors import ConfigError, NotMintedError, RemitError, UnavailableError
+from remit.testing.broker_suite import Lab
 from remit.testing.key_suite import CheckpointKeySuite
 
 pytestmark = pytest.mark.real
@@ -190,6 +197,50 @@ def test_what_is_no_module_of_ours_is_not_loaded(hsm: SoftHsm, tmp_path: Path, k
     with pytest.raises(RemitError, match=re.escape(str(path))) as refused:
         kept(uri)
     assert PIN not in str(refused.value)
+
+
+async def test_an_ssh_authority_in_a_token_lets_in_and_out_at_a_real_host(
+    hsm: SoftHsm, tmp_path: Path
+):
+    make(hsm.uri("hosts"), Algorithm.ES256)
+    (tmp_path / "lists").mkdir()
+    keys = OwnKeys()
+    around = replace(surroundings(tmp_path), open_key=keys.authority)
+    table = {"ca_key": hsm.uri("hosts"), "krl": {"file": "lists/krl"}}
+    broker = SshBroker("hosts", table, around)
+    assert [step.body["kind"] for step in keys.loaded] == ["pkcs11"]
+    authority = tmp_path / "state/brokers/hosts.pub"
+    with sshd(tmp_path / "sshd", authority, tmp_path / "lists/krl") as server:
+        lab = Lab(Host(broker))  # type: ignore[arg-type]
+
+        async def login(values: Mapping[str, str]) -> int:
+            done = await asyncio.to_thread(server.login, values, "true", folder=tmp_path / "client")
+            return done.returncode
+
+        lease, credential = await lab.issue()
+        assert await login(credential.values) == 0
+        hsm.take_away()
+        with pytest.raises(NotMintedError, match="nothing can be signed"):
+            await lab.issue()
+        assert keys.health() is not None
+        await lab.revoke(lease, credential)  # sshd's list wants no signature
+        assert await login(credential.values) != 0
+        hsm.put_back()
+        await keys.look()
+        assert keys.health() is None
+        _, credential = await lab.issue()
+        assert await login(credential.values) == 0
+
+
+class Host:
+    """What the suite's Lab asks of a target."""
+
+    installation = INSTALLATION
+    names_are_ours = True
+    grant: Mapping[str, Any] = {"principals": [ACCOUNT]}
+
+    def __init__(self, broker: SshBroker) -> None:
+        self.broker = broker
 
 
 @pytest.mark.timeout(300)  # it starts ten processes
