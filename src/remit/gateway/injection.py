@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from remit.gateway.splice import with_meta
-from remit.gateway.wire import Message
 from remit.model.errors import ConfigError, InputError, UpstreamError
 from remit.model.lease import Credential
+
+if TYPE_CHECKING:
+    # The bridge checks its configuration with this, and starts without the protocol's own library.
+    from remit.gateway.wire import Message
 
 REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 """How a template names one of the broker's values."""

@@ -378,6 +378,8 @@ def test_the_stdio_gateway_never_logs_into_its_clients_stream(
         structlog.get_logger().warning("the gateway could not be asked", reason="it is down")
 
     monkeypatch.chdir(tmp_path)
+    # No other authority of this machine's is to be asked.
+    (tmp_path / "remit.toml").write_text(f'[authority]\nlisten = "127.0.0.1:{free_port()}"\n')
     monkeypatch.setattr(gateway, "bridge", bridge)
     monkeypatch.setattr(gateway, "WorkloadClient", NoWorkload)
     usual = structlog.get_config()
