@@ -26,6 +26,7 @@ from remit.gateway.wire import Message
 from remit.model.call import CALL_TOOL, Call
 from remit.model.errors import BrokerError, RemitError
 from remit.model.lease import Lease
+from remit.model.outcome import Ending, Outcome
 from remit.model.record import Step
 from remit.model.task import TaskState
 from remit.policy.catalogue import Definition
@@ -82,6 +83,7 @@ class Racing:
         self.over: set[str] = set()
         self.acts_when_over: dict[str, int] = {}
         self.wrong: list[str] = []
+        self.served = 0
 
     def acts(self, token: str) -> int:
         path = self.out / token
@@ -133,8 +135,11 @@ async def racing(
 
     async def act(request: web.Request) -> web.Response:
         token = request.headers["Authorization"]
-        if target.accepts({"token": token}) and token in racers[0].over:
+        if not target.accepts({"token": token}):
+            return web.Response(status=401)
+        if token in racers[0].over:
             racers[0].wrong.append("the service acted for a lease that was over")
+        racers[0].served += 1
         return web.json_response({"jsonrpc": "2.0", "id": 1, "result": {}})
 
     app = web.Application()
@@ -211,6 +216,10 @@ async def race(racer: Racing, upstream: str, seed: int, span: float) -> list[Any
     return calls
 
 
+def _succeeded(ended: Any) -> bool:
+    return isinstance(ended, Outcome) and ended.ending is Ending.SUCCEEDED
+
+
 @pytest.mark.parametrize("target", [MemoryTarget, StandingTarget])
 @pytest.mark.parametrize("scope", ["call", "task"])
 async def test_no_request_is_begun_and_no_service_acts_for_a_lease_that_is_over(
@@ -231,6 +240,9 @@ async def test_no_request_is_begun_and_no_service_acts_for_a_lease_that_is_over(
             ended += await race(racer, "web", seed, 0.02)
         assert racer.wrong == []
         assert racer.target.live == set()
+        # Nobody hears success of a call whose credential was revoked before the service saw it.
+        succeeded = [each for each in ended if _succeeded(each)]
+        assert 0 < len(succeeded) <= racer.served
         # The schedules were apart enough for both to happen.
         assert {isinstance(each, RemitError) for each in ended} == {True, False}
 
