@@ -243,12 +243,13 @@ class Leases:
         entry.credential = None
         if entry.lease.state in _USABLE:
             self._moved(entry, entry.lease.moved(LeaseState.SETTLING))
+        # Side by side: the row from before the mint is durable, so a start after a crash revokes
+        # once more whatever became of this one, and no disk makes a credential live longer.
+        durable = asyncio.ensure_future(self._recorder.barrier())
         try:
-            await self._recorder.barrier()
-        finally:
-            # A log that is down is no reason to let a credential live; the row of its
-            # reservation is durable, so a start revokes it once more.
             await self._revoke(entry)
+        finally:
+            await durable
 
     async def settle_task(self, task_id: str) -> None:
         """Settle every lease below a task."""
