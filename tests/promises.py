@@ -182,7 +182,6 @@ PROMISES = (
             "rooms/proof/test_proof_pack.py",
             "rooms/proof/test_proof_verify.py",
             "rooms/proof/test_proof_mandate_key.py",
-            "conformance/test_checkpoint_key.py",
             "rooms/evidence/test_evidence_log_key.py",
             "rooms/cli/test_cli_verify.py",
             "rooms/app/test_app_sealing.py",
