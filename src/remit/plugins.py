@@ -40,6 +40,17 @@ def load_broker(
     return factory(name, options, surroundings), _loaded(name, entry)
 
 
+def require_broker(name: str, table: Mapping[str, Any]) -> str:
+    """Return what package offers the broker of ``[broker.NAME]``, which can be loaded.
+
+    Raises:
+        ConfigError: no such kind is installed, or it cannot be loaded.
+    """
+    entry = _entry(BROKERS, str(table["kind"]), f"broker `{name}`")
+    _load(entry, f"broker `{name}`")
+    return f"kind `{entry.name}`" + (f" of {entry.dist.name}" if entry.dist else "")
+
+
 def load_key(name: str, uri: str, algorithm: Algorithm) -> tuple[RemoteKey, Step]:
     """Return the key that a URI names, by its scheme, and the record of what was loaded for it.
 

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from remit.api.answers import answer, guarded, plain
 from remit.api.callers import Callers
-from remit.credentials.census import verify_none
+from remit.credentials.census import survey, verify_none
 from remit.credentials.port import LeaseStore
 from remit.model.errors import NotFoundError
 from remit.model.lease import Lease
@@ -48,9 +48,15 @@ def routes(authority: Authority, store: LeaseStore, callers: Callers) -> list[Ro
             }
         )
 
+    async def targets(request: Request) -> Response:
+        await callers.person(request)
+        found = await survey(leases.brokers)
+        return answer({"items": [plain(each) for each in found], "next": None})
+
     return [
         Route("/leases", guarded(open_leases), methods=["GET"]),
         Route("/leases/standing", guarded(standing), methods=["GET"]),
+        Route("/leases/targets", guarded(targets), methods=["GET"]),
         Route("/leases/{id}", guarded(show), methods=["GET"]),
         Route("/leases/{id}/revoke", guarded(revoke), methods=["POST"]),
     ]

@@ -139,11 +139,24 @@ def verify_none(*, common: Common = DEFAULTS) -> int:
     return Exit.DONE if report["none_stands"] else Exit.REFUSED
 
 
-def _sentence(none_stands: object, asked: list[dict[str, object]], found: list[object]) -> str:
+def _sentence(none_stands: object, asked: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     if not asked and not found:
         return "no broker is configured: remit has minted nothing that could stand"
     if none_stands:
         return "no credential lives without a live task: every target was asked"
-    if found:
-        return f"{len(found)} to look at: `remit lease show LEASE`, `remit lease revoke LEASE`"
-    return "a target did not answer: nothing is shown until it does"
+    said = []
+    if leases := sum(each["lease"] is not None for each in found):
+        said.append(f"{_count(leases, 'lease')} to look at: `remit lease show LEASE`")
+    never = {each["broker"] for each in asked if each["revocation"] == "never"}
+    if keys := sum(each["lease"] is None and each["broker"] in never for each in found):
+        stand = "stands" if keys == 1 else "stand"
+        said.append(f"{_count(keys, 'long-lived key')} {stand}: `remit credential list`")
+    if strays := len(found) - leases - keys:
+        said.append(f"{_count(strays, 'credential')} without a lease: end it at its target by hand")
+    if silent := sum(each["trouble"] is not None for each in asked):
+        said.append(f"{_count(silent, 'target')} did not answer, so nothing is shown of it")
+    return "; ".join(said)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from rich.text import Text
@@ -20,8 +21,8 @@ from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import printable, put
 from remit.model.errors import RemitError
 
-Finding = tuple[bool, str, str]
-"""Whether it is fine, what was looked at, and what to do or what was seen."""
+Finding = tuple[bool | None, str, str]
+"""Whether it is fine, what was looked at, and what to do or what was seen. None: judge yourself."""
 
 
 def doctor(*, common: Common = DEFAULTS) -> int:
@@ -32,7 +33,7 @@ def doctor(*, common: Common = DEFAULTS) -> int:
         if not common.json:
             # One by one: checking a policy takes a moment, and an upstream may take longer.
             _say(finding)
-    fine = all(ok for ok, _, _ in seen)
+    fine = all(ok is not False for ok, _, _ in seen)
     common.emit(
         {"ok": fine, "checks": [{"ok": ok, "what": w, "said": s} for ok, w, s in seen]},
         Text("all is well" if fine else "mend what is WRONG, then run this again"),
@@ -48,13 +49,20 @@ def _findings(common: Common) -> Iterator[Finding]:
         yield False, "configuration", str(error)
         return
     yield True, "configuration", str(loaded.source or "embedded defaults")
-    for look in (_state, _own_keys, _tables, _bundle, _upstreams, _services, _leaks, _running):
+    for look in (
+        *(_state, _own_keys, _tables, _bundle, _upstreams, _services, _brokers, _leaks),
+        _running,
+    ):
         yield from _guarded(look, loaded)
 
 
 def _say(finding: Finding) -> None:
     ok, what, said = finding
-    mark = Text("ok    " if ok else "WRONG ", style="green" if ok else "bold red")
+    mark = {
+        True: Text("ok    ", style="green"),
+        False: Text("WRONG ", style="bold red"),
+        None: Text("note  ", style="yellow"),
+    }[ok]
     put(mark + Text(f"{printable(what)}: {printable(said)}"))
 
 
@@ -153,6 +161,10 @@ def _upstreams(loaded: Loaded) -> Iterator[Finding]:
             found = shutil.which(section.command[0])
             said = found or f"`{section.command[0]}` is not on the PATH: install it"
             yield found is not None, f"upstream {name}", said
+        elif section.sql is not None:
+            there = find_spec("sqlglot") is not None
+            said = f"a database, {len(section.sql.tables)} tables"
+            yield there, f"upstream {name}", said if there else "install `remit[sql]`"
         else:
             yield True, f"upstream {name}", str(section.url)
 
@@ -173,6 +185,18 @@ def _leaks(loaded: Loaded) -> Iterator[Finding]:
         yield found, "leak rules", said
 
 
+def _brokers(loaded: Loaded) -> Iterator[Finding]:
+    if not loaded.config.brokers:
+        return
+    from remit.plugins import require_broker  # noqa: PLC0415 - as above
+
+    for name, table in loaded.config.brokers.items():
+        try:
+            yield True, f"broker {name}", require_broker(name, table)
+        except RemitError as error:
+            yield False, f"broker {name}", str(error)
+
+
 def _running(loaded: Loaded) -> Iterator[Finding]:
     client = ControlClient(loaded.control_socket)
     try:
@@ -188,6 +212,16 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
     yield True, "running", f"{standing['url']}, {log['size']} records in {log['origin']}"
     yield True, "log key", log["vkey"]
     yield from _sealed(client.get("credentials"))
+    yield from _targets(client.get("leases", "targets")["items"])
+
+
+def _targets(items: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Say whether each broker can use its target, and what widens every lease there."""
+    for target in items:
+        what = f"target of broker {target['broker']}"
+        yield target["trouble"] is None, what, target["trouble"] or "answers"
+        for finding in target["findings"]:
+            yield None, what, finding
 
 
 def _sealed(found: dict[str, Any]) -> Iterator[Finding]:

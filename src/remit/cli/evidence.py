@@ -179,10 +179,38 @@ def _line(record: dict[str, Any]) -> Text:
     line.append(f" #{record['index']} ", style="dim")
     line.append(kind, style=_STYLES.get(kind.rpartition(".")[2], "cyan"))
     body = record["body"]
-    said = [str(body[key]) for key in _SHOWN if body.get(key) not in (None, "")]
+    if kind.startswith(("lease.", "credential.")):
+        said = _of_lease(kind, body)
+    else:
+        said = [str(body[key]) for key in _SHOWN if body.get(key) not in (None, "")]
+    if kind == "task.opened" and body.get("prompt"):
+        said.append(f"prompt {body['prompt'][:19]}…")
     if said:
         line.append("  " + "  ".join(said))
     return line
 
 
-_SHOWN = ("effect", "target", "reason", "workload", "template", "detail", "confirmed", "records")
+def _of_lease(kind: str, body: dict[str, Any]) -> list[str]:
+    """Say in words what became of a credential; its lease's id ties the lines of one together."""
+    state = kind.partition(".")[2]
+    said = [body.get("lease"), body.get("name")]
+    if state in {"reserved", "issued"}:
+        said += [f"by {body['broker']} for {body['target']}", f"until {body['expires_at'][:19]}Z"]
+    elif state == "settled":
+        ran_out = not body["confirmed"] and body.get("revocation") == "at_expiry"
+        said.append(_RAN_OUT if ran_out else _CONFIRMED[body["confirmed"]])
+    if body.get("by"):
+        said.append(f"by {body['by']}")
+    detail = body.get("why") or body.get("detail")
+    if detail and not detail.startswith("dec_"):  # the decision is a record of its own
+        said.append(detail)
+    return [str(each) for each in said if each]
+
+
+_CONFIRMED = {
+    True: "confirmed: the target, asked afterwards, refuses it",
+    False: "not confirmed: the target cannot be asked",
+    None: "the target was not asked",
+}
+_RAN_OUT = "it has run out; the target cannot be asked"
+_SHOWN = ("effect", "target", "reason", "workload", "template", "detail", "records")

@@ -59,6 +59,8 @@ def revoke(lease: str, *, common: Common = DEFAULTS) -> None:
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:
     told = {key: value for key, value in found.items() if value is not None}
+    if str(found["detail"]).startswith("dec_"):
+        told["decision"] = told.pop("detail")  # until something has to be said of its end
     return {**told, "ending": _ending(found)}
 
 

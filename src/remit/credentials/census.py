@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from remit.credentials.port import Broker, Census, LeaseStore, Traits
+from remit.credentials.port import Broker, Census, LeaseStore, Surveyor, Traits
 from remit.model.errors import RemitError
 from remit.model.lease import Lease, LeaseState
 
@@ -90,6 +90,35 @@ async def verify_none(
         for finding in _compare(answer, census, by_broker[answer.broker], running)
     ]
     return Report(asked=asked, findings=(*lost, *findings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Whether a broker can use its target; ``findings`` are what widens every lease there."""
+
+    broker: str
+    trouble: str | None
+    findings: tuple[str, ...]
+
+
+async def survey(
+    brokers: Mapping[str, Broker], *, ask_seconds: float = ASK_SECONDS
+) -> tuple[Target, ...]:
+    """Ask each target, with its broker's own account, whether it answers and what widens leases."""
+
+    async def ask(name: str, broker: Broker) -> Target:
+        asked, _ = await _ask(name, broker, (), ask_seconds)
+        if asked.trouble is not None or not isinstance(broker, Surveyor):
+            return Target(broker=name, trouble=asked.trouble, findings=())
+        try:
+            async with asyncio.timeout(ask_seconds):
+                found = tuple(await broker.survey())
+        except (RemitError, TimeoutError) as error:
+            said = str(error) or f"it did not answer within {ask_seconds:g} seconds"
+            return Target(broker=name, trouble=said, findings=())
+        return Target(broker=name, trouble=None, findings=found)
+
+    return tuple(await asyncio.gather(*(ask(name, each) for name, each in brokers.items())))
 
 
 async def _ask(

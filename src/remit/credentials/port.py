@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -128,6 +128,19 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class Surveyor(Protocol):
+    """A broker that can say, beyond whether its target answers, what widens every lease there."""
+
+    async def survey(self) -> Sequence[str]:
+        """Ask the target what its account lacks and what everybody may do: words, worst first.
+
+        Raises:
+            BrokerError: the target could not be asked.
+        """
         ...
 
 

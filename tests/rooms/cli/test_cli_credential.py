@@ -135,13 +135,15 @@ def test_a_file_that_is_not_there_is_named_as_that(run: Run, tmp_path: Path):
 def test_a_sealed_key_stands_and_doctor_and_the_check_say_so(
     run: Run, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    def doctor() -> dict[str, Any]:
+    def doctor(what: str = "sealed key crm") -> dict[str, Any]:
         status_of(["doctor", "--json", "--config", str(config)])
         checks = json.loads(capsys.readouterr().out.splitlines()[-1])["checks"]
-        return {check["what"]: check for check in checks}["sealed key crm"]
+        return {check["what"]: check for check in checks}[what]
 
     assert doctor()["ok"] is False
     assert "remit credential seal crm" in doctor()["said"]
+    assert doctor("broker old")["said"] == "kind `sealed` of remit"
+    assert doctor("target of broker old")["said"] == "answers"
     assert run.json("verify-none")["none_stands"] is True
     monkeypatch.setattr(sys, "stdin", Piped(SECRET.encode()))
     run("seal", "crm")
@@ -152,5 +154,8 @@ def test_a_sealed_key_stands_and_doctor_and_the_check_say_so(
     }
     found = run.json("verify-none", status=1)
     assert [each["handle"] for each in found["items"]] == ["sealed key `crm`"]
+    said = run("verify-none", status=1).splitlines()[-1]
+    assert "1 long-lived key stands" in said
+    assert "LEASE" not in said
     run("remove", "crm")
     assert run.json("verify-none")["none_stands"] is True

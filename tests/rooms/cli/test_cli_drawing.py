@@ -22,6 +22,7 @@ from rich.tree import Tree
 from remit.cli import drawing
 from remit.cli.approvals import _call
 from remit.cli.drawing import arguments, cell, facts, inline, put, schema, table
+from remit.cli.evidence import _line
 from remit.cli.main import status_of
 
 TASK = {
@@ -216,3 +217,40 @@ def test_help_in_a_pipe_is_one_line_for_each_option(capsys: pytest.CaptureFixtur
     assert not re.search(r"[ \t]+$|[\u2500-\u257f]", said, re.MULTILINE)
     assert "  --token-only: Print the token and nothing else." in said
     assert "--no-" not in said
+
+
+def test_a_leases_life_is_told_in_words():
+    lease = {
+        "lease": "lease_1",
+        "broker": "db",
+        "target": "crm",
+        "confirmed": None,
+        "expires_at": "2026-11-25T19:41:45.491314+00:00",
+        "detail": "dec_1",
+    }
+    records = [
+        ("task.opened", {"workload": "spiffe://a/agent/b", "prompt": "sha256:0123456789abcdef"}),
+        ("lease.issued", lease),
+        ("lease.used", {"lease": "lease_1", "handle": "remit-1"}),
+        ("lease.refused", {"lease": "lease_1", "why": "policy would not permit it now"}),
+        ("lease.revoke_asked", {"lease": "lease_1", "by": "user:ada"}),
+        ("credential.opened", {"lease": "lease_2", "name": "old", "fingerprint": "7a"}),
+        ("lease.settled", {**lease, "confirmed": True}),
+        ("lease.settled", {**lease, "confirmed": False, "detail": "the key lives on"}),
+        ("lease.settled", {**lease, "confirmed": False, "revocation": "at_expiry"}),
+    ]
+    lines = [
+        _line({"kind": kind, "body": body, "index": 1, "at": "2026-11-25T19:27:11.942207Z"}).plain
+        for kind, body in records
+    ]
+    assert [line.partition(" #1 ")[2] for line in lines] == [
+        "task.opened  spiffe://a/agent/b  prompt sha256:0123456789ab…",
+        "lease.issued  lease_1  by db for crm  until 2026-11-25T19:41:45Z",
+        "lease.used  lease_1",
+        "lease.refused  lease_1  policy would not permit it now",
+        "lease.revoke_asked  lease_1  by user:ada",
+        "credential.opened  lease_2  old",
+        "lease.settled  lease_1  confirmed: the target, asked afterwards, refuses it",
+        "lease.settled  lease_1  not confirmed: the target cannot be asked  the key lives on",
+        "lease.settled  lease_1  it has run out; the target cannot be asked",
+    ]

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 from lease_book import Book, task_of
 
-from remit.credentials.census import verify_none
+from remit.credentials.census import survey, verify_none
 from remit.credentials.port import Census
+from remit.model.errors import BrokerError
 from remit.model.lease import Lease, LeaseState
+from remit.testing.credentials import MemoryTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,3 +119,30 @@ async def test_what_a_target_cannot_be_asked_about_is_a_finding_once_its_task_en
     assert "cannot be asked" in found.why
     assert found.until == lease.expires_at
     assert lease.state is LeaseState.RESERVED
+
+
+async def test_a_target_that_cannot_be_used_and_one_that_gives_too_much_are_told(book: Book):
+    class Open(MemoryTarget):
+        async def survey(self) -> Sequence[str]:
+            return ["anybody may look at everything"]
+
+    class Down(Open):
+        async def census(self, leases: Sequence[Lease]) -> Census:
+            raise BrokerError("the server refuses `admin`")
+
+    class Breaks(Open):
+        async def survey(self) -> Sequence[str]:
+            raise BrokerError("went away")
+
+    brokers = {
+        "plain": MemoryTarget(),
+        "open": Open(),
+        "down": Down(),
+        "breaks": Breaks(),
+    }
+    assert [(t.broker, t.trouble, t.findings) for t in await survey(brokers)] == [
+        ("plain", None, ()),
+        ("open", None, ("anybody may look at everything",)),
+        ("down", "the server refuses `admin`", ()),
+        ("breaks", "went away", ()),
+    ]
