@@ -8,6 +8,7 @@ A PIN that was refused is not tried again until another one is there: tokens loc
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shlex
@@ -43,6 +44,7 @@ SECONDS = 5.0
 """How long one key waits while another uses the module."""
 
 _OTHERS_WRITE = 0o022
+_OK, _ALREADY_INITIALIZED = 0, 0x191  # CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED
 _P256 = bytes.fromhex("06082a8648ce3d030107")
 _EDWARDS25519 = (bytes.fromhex("130c656477617264733235353139"), bytes.fromhex("06032b6570"))
 """PKCS #11 3.0, 2.3.10, and the object identifier of RFC 8410."""
@@ -233,11 +235,30 @@ class _Module:
             self._library = pkcs11.lib(str(self._path))
         elif self._stale:
             self._sessions.clear()
-            with suppress(PKCS11Error):
-                self._library.finalize()
-            self._library.initialize()
+            self._start_anew(self._library)
         self._stale = False
         return self._library
+
+    def _start_anew(self, library: Any) -> None:
+        """End the module and begin it again.
+
+        Through ``ctypes`` where that can be: the library's own ``finalize`` keeps the interpreter's
+        lock, and a module that hangs there would hold up all of Remit.
+        """
+        module = ctypes.CDLL(str(self._path))
+        try:
+            end, begin = module.C_Finalize, module.C_Initialize
+        except AttributeError:  # only C_GetFunctionList has to be exported
+            with suppress(PKCS11Error):
+                library.finalize()
+            library.initialize()
+            return
+        end.restype = begin.restype = ctypes.c_ulong
+        end(None)
+        if (code := begin(None)) not in {_OK, _ALREADY_INITIALIZED}:
+            raise UnavailableError(
+                f"the module `{self._path}` does not begin ({code:#x}): look at its token"
+            )
 
     def _login(self, token: pkcs11.Token, uri: Pkcs11Uri, *, writing: bool) -> pkcs11.Session:
         pin = read_pin(uri.pin)
