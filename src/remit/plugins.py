@@ -82,6 +82,11 @@ def _load(entry: EntryPoint, where: str) -> Any:
         raise ConfigError(
             f"{where}: kind `{entry.name}` needs a package that is not here (`{error.name}`){extra}"
         ) from error
+    except AttributeError as error:  # the code is newer than what was noted of it when installed
+        package = f"`{entry.dist.name}`" if entry.dist else "its package"
+        raise ConfigError(
+            f"{where}: kind `{entry.name}` is not at `{entry.value}`: install {package} anew"
+        ) from error
 
 
 def _entry(group: str, kind: str, where: str) -> EntryPoint:

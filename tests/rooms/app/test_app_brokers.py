@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,12 @@ def test_where_a_credential_goes_is_looked_at_when_it_is_read(
     )
     with pytest.raises(ConfigError, match=said):
         load(tmp_path / "remit.toml")
+
+
+def test_a_broker_that_is_not_where_its_package_says_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    entry = EntryPoint("widgets", "remit.model.lease:NoSuchBroker", plugins.BROKERS)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
+    with pytest.raises(ConfigError, match=r"^broker `w`: kind `widgets` is not at .*anew$"):
+        plugins.require_broker("w", {"kind": "widgets"})
