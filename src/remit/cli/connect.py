@@ -44,7 +44,8 @@ def connect(
     """
     loaded = common.loaded()
     names = [upstream] if upstream else sorted(loaded.config.upstreams)
-    if not loaded.config.upstreams:
+    services = sorted(loaded.config.services) if client == "python" and not upstream else []
+    if not loaded.config.upstreams and not services:
         where = loaded.source or "remit.toml (`remit init` writes one)"
         raise ConfigError(f"no upstream is configured: add an [upstream.NAME] to {where} first")
     if upstream is not None and upstream not in loaded.config.upstreams:
@@ -52,6 +53,7 @@ def connect(
         raise ConfigError(f"no upstream `{upstream}` is configured in `{loaded.source}`{known}")
     config = str(loaded.source.resolve()) if loaded.source else None
     text = _text(client, agent, names, config, loaded.url)
+    text += "".join(_SERVICE.format(url=loaded.url, name=name) for name in services)
     warnings = _about(agent, client, common.client())
     common.emit(
         {"client": client, "where": _WHERE[client], "configuration": text, "warnings": warnings},
@@ -99,7 +101,8 @@ def _about(agent: str, client: Client, control: ControlClient) -> list[str]:
 
 def _text(client: Client, agent: str, names: list[str], config: str | None, url: str) -> str:
     if client == "python":
-        return _PYTHON.format(url=url, upstream=names[0])
+        each = "".join(_UPSTREAM.format(url=url, upstream=name) for name in names)
+        return _PYTHON.format(agent=agent) + each
     servers = {name: _server(agent, name, config) for name in names}
     if client == "codex":
         return "\n".join(
@@ -123,7 +126,7 @@ def _server(agent: str, upstream: str, config: str | None) -> dict[str, Any]:
 
 
 _PYTHON = """\
-# start it with: remit run --agent NAME -- python your_agent.py
+# start it with: remit run --agent {agent} -- python your_agent.py
 import os
 
 import httpx2
@@ -146,5 +149,13 @@ class Governed(httpx2.Auth):
 
 
 http = httpx2.AsyncClient(auth=Governed())
-transport = streamable_http_client("{url}/mcp/{upstream}", http_client=http)  # for mcp.Client
+"""
+_UPSTREAM = """\
+
+transport = streamable_http_client("{url}/mcp/{upstream}", http_client=http)
+# async with mcp.Client(transport) as {upstream}: await {upstream}.call_tool(…)
+"""
+_SERVICE = """\
+
+# await http.get("{url}/egress/{name}/…")
 """

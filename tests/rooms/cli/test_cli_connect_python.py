@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx2
 import pytest
 
-from remit.cli.connect import _PYTHON
+from remit.cli.connect import _text
 from remit.identity.dpop import InvalidProofError, Proofs
 from remit.model.subject import Possession
 
@@ -35,7 +35,7 @@ def test_the_printed_agent_proves_each_request(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("REMIT_AUDIENCE", "remit")
     monkeypatch.setenv("REMIT_TASK", "the task token")
     printed: dict[str, Any] = {}
-    exec(_PYTHON.format(url=URL, upstream="git"), printed)
+    exec(_text("python", "coder", ["git", "crm"], None, URL), printed)
     auth = printed["Governed"]()
     proofs = Proofs(url=URL, clock=lambda: datetime.now(UTC))
     for _ in range(2):
