@@ -12,7 +12,7 @@ pytest.importorskip("psycopg")
 pytest.importorskip("sqlglot")
 
 from remit.app.config import load
-from remit.app.options import upstreams
+from remit.app.options import catalogued, upstreams
 from remit.tasks.schemas import compile_schema
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/sql.md").read_text()
@@ -29,3 +29,17 @@ def test_the_configuration_and_the_capability_on_the_page_are_read(tmp_path: Pat
         compile_schema(schema)
     assert not compile_schema(bound["args"]["reads"]).is_valid(["crm.customer.card"])
     assert compile_schema(bound["args"]["reads"]).is_valid(["crm.customer.id"])
+
+
+@pytest.mark.parametrize(
+    ("said", "changes"), [("", False), ("side_effects = true", True), ("trusted = true", False)]
+)
+def test_a_query_changes_nothing_unless_the_operator_says_so(
+    tmp_path: Path, said: str, changes: bool
+):
+    shown, _ = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    own = f"[upstream.crm.tool.query]\n{said}\n" if said else ""
+    (tmp_path / "remit.toml").write_text(shown + own)
+    tools = catalogued(load(tmp_path / "remit.toml"))["crm"].tools
+    assert tools["query"].side_effects is changes
+    assert "execute" not in tools

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remit.app.brokers import injection
 from remit.app.config import Loaded
-from remit.app.sections import ServiceSection, SqlSection, ToolSection
+from remit.app.sections import ServiceSection, SqlSection, ToolSection, UpstreamSection
 from remit.gateway.egress.openapi import read_operations
 from remit.gateway.egress.operations import Operation, Operations
 from remit.gateway.egress.service import Service
@@ -123,7 +125,7 @@ def catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
             environment=Environment(section.environment),
             trusted=section.trusted,
             accept_first=section.pin == "first-sight",
-            tools={tool: _tool(options) for tool, options in section.tool.items()},
+            tools=_tools(section),
         )
         for name, section in loaded.config.upstreams.items()
     } | {
@@ -135,6 +137,16 @@ def catalogued(loaded: Loaded) -> dict[str, cataloguing.UpstreamOptions]:
         )
         for name, section in loaded.config.services.items()
     }
+
+
+def _tools(section: UpstreamSection) -> dict[str, cataloguing.ToolOptions]:
+    tools = {tool: _tool(options) for tool, options in section.tool.items()}
+    if section.sql is not None:
+        # Ours, and it runs one SELECT of known functions in a transaction that may only read.
+        query = tools.get("query", cataloguing.ToolOptions())
+        if query.side_effects is None:
+            tools["query"] = replace(query, side_effects=False)
+    return tools
 
 
 def _tool(section: ToolSection) -> cataloguing.ToolOptions:

@@ -234,3 +234,10 @@ async def test_a_password_is_given_once_and_shown_to_nobody():
     passwords.prepare()
     await passwords.close()
     await passwords.close()
+
+
+async def test_a_server_that_is_not_there_is_told_with_the_reason(folder: Path):
+    broker = made(folder, port=1)
+    with pytest.raises(NotMintedError, match=r"127.0.0.1:1.*`remit_admin`: Connection refused$"):
+        await broker.survey()
+    await broker.close()

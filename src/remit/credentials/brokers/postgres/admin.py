@@ -101,7 +101,7 @@ class Desk:
         except psycopg.Error as error:
             raise NotMintedError(  # for nothing was asked of it yet
                 f"the database server at `{self.address.host}:{self.address.port}` "
-                f"cannot be used as `{self.user}`: {said(error)}"
+                f"cannot be used as `{self.user}`: {_why_not_connected(error)}"
             ) from error
         if self.greet is not None:
             greet, self.greet = self.greet, None
@@ -163,3 +163,27 @@ def _settings(seconds: float) -> str:
 def said(error: psycopg.Error) -> str:
     """Return what of an error may be said: its kind and SQLSTATE, for its text may quote a statement."""
     return f"{type(error).__name__} ({error.sqlstate})" if error.sqlstate else type(error).__name__
+
+
+_REASONS = (
+    "Connection refused",
+    "password authentication failed",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "is not permitted to log in",
+    "too many connections",
+    "too many clients",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "certificate verify failed",
+    "server does not support SSL",
+    "could not translate host name",
+    "Name or service not known",
+    "timeout expired",
+)
+
+
+def _why_not_connected(error: psycopg.Error) -> str:
+    """Say why nobody was let in, in the server's words where they are known: no others are told."""
+    text = str(error)
+    return next((each for each in _REASONS if each in text), said(error))
