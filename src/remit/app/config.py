@@ -60,6 +60,13 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
         return self.state / "workload.sock"
 
     @property
+    def keys_elsewhere(self) -> list[str]:
+        """Which of Remit's own keys are kept elsewhere: ``log``, ``broker.NAME``."""
+        log = ["log"] if self.config.keys.log is not None else []
+        brokers = self.config.brokers.items()
+        return [*log, *(f"broker.{name}" for name, table in brokers if "ca_key" in table)]
+
+    @property
     def host(self) -> str:
         """The host part of ``listen``."""
         return self.config.authority.listen.rpartition(":")[0].strip("[]")

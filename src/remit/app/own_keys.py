@@ -119,15 +119,6 @@ def look_at_key(loaded: Loaded, which: str) -> str:
     return kept.public_bytes.hex()
 
 
-def kept_elsewhere(loaded: Loaded) -> list[str]:
-    """Return which keys the configuration says are kept elsewhere, as :func:`make_key` calls them."""
-    found = ["log"] if loaded.config.keys.log is not None else []
-    return [
-        *found,
-        *(f"broker.{name}" for name, table in loaded.config.brokers.items() if "ca_key" in table),
-    ]
-
-
 def _named(loaded: Loaded, which: str) -> tuple[str, RemoteKey, Algorithm]:
     if which == "log":
         where, uri, algorithm = LOG, loaded.config.keys.log, Algorithm.ED25519

@@ -10,7 +10,7 @@ import pytest
 
 from remit import plugins
 from remit.app.config import Loaded, parse
-from remit.app.own_keys import LOOK_SECONDS, OwnKeys, kept_elsewhere, look_at_key, make_key
+from remit.app.own_keys import LOOK_SECONDS, OwnKeys, look_at_key, make_key
 from remit.keystore.ports import Algorithm
 from remit.model.errors import ConfigError
 from remit.testing.keys import MemoryKey
@@ -54,7 +54,7 @@ def loaded(tmp_path: Path, log: str | None = None, **brokers: Any) -> Loaded:
 async def test_without_a_uri_the_key_is_a_file_and_nothing_is_loaded(tmp_path: Path):
     keys = await OwnKeys.open(loaded(tmp_path))
     assert (keys.log, keys.loaded, keys.health()) == (None, [], None)
-    assert kept_elsewhere(loaded(tmp_path)) == []
+    assert loaded(tmp_path).keys_elsewhere == []
 
 
 async def test_what_was_loaded_for_a_key_is_said_as_evidence(tmp_path: Path):
@@ -108,7 +108,7 @@ async def test_an_authoritys_key_is_looked_at_now_and_then_and_while_it_is_away(
 
 def test_keys_are_made_by_their_name_and_once(tmp_path: Path):
     config = loaded(tmp_path, "memory:log", hosts={"kind": "ssh", "ca_key": "memory:ca"})
-    assert kept_elsewhere(config) == ["log", "broker.hosts"]
+    assert config.keys_elsewhere == ["log", "broker.hosts"]
     for which, uri, algorithm in (
         ("log", "memory:log", Algorithm.ED25519),
         ("broker.hosts", "memory:ca", Algorithm.ES256),

@@ -158,6 +158,7 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("credential", "verify-none")["none_stands"] is True
     seals_a_key(run, tmp_path)
     assert run("keys", "rotate")["spiffe_sequence"] > 0
+    assert run("keys", "make", "log", status=2)["error"]["code"] == "config"
     assert run("policy", "check")["ok"] is True
     assert run("policy", "test")["ok"] is True
     assert run("doctor", status=None)["checks"]
