@@ -85,7 +85,8 @@ trust_domain = "remit.local"
 # env = {}                       # of its process, where it is a command
 # meta = {}                      # of the call's _meta
 #
-# Example: what mints it.
+# Example: what mints it. Some kinds want a package more, as pip install 'remit[postgres]': their page
+# and remit doctor say so.
 # [broker.crm-tokens]
 # kind = "jwt"                   # further keys are the broker's own: docs/brokers/
 #

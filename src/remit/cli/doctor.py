@@ -221,7 +221,7 @@ def _targets(items: list[dict[str, Any]]) -> Iterator[Finding]:
         what = f"target of broker {target['broker']}"
         yield target["trouble"] is None, what, target["trouble"] or "answers"
         for finding in target["findings"]:
-            yield None, what, finding
+            yield False if finding["stops"] else None, what, finding["said"]
 
 
 def _sealed(found: dict[str, Any]) -> Iterator[Finding]:

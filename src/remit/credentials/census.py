@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from remit.credentials.port import Broker, Census, LeaseStore, Surveyor, Traits
+from remit.credentials.port import Broker, Census, Finding, LeaseStore, Surveyor, Traits
 from remit.model.errors import RemitError
 from remit.model.lease import Lease, LeaseState
 
@@ -98,7 +98,7 @@ class Target:
 
     broker: str
     trouble: str | None
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 async def survey(

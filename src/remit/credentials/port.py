@@ -131,12 +131,20 @@ class Broker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a broker saw at its target, in words. ``stops``: no lease can be minted, or ended."""
+
+    said: str
+    stops: bool = False
+
+
 @runtime_checkable
 class Surveyor(Protocol):
     """A broker that can say, beyond whether its target answers, what widens every lease there."""
 
-    async def survey(self) -> Sequence[str]:
-        """Ask the target what its account lacks and what everybody may do: words, worst first.
+    async def survey(self) -> Sequence[Finding]:
+        """Ask the target what its account lacks and what everybody may do, worst first.
 
         Raises:
             BrokerError: the target could not be asked.

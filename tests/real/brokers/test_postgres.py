@@ -428,14 +428,20 @@ async def test_the_survey_says_what_public_may_do_and_what_the_account_is(target
     )
     target.seat.ask("GRANT CREATE ON SCHEMA public TO PUBLIC")
     try:
-        said = "\n".join(await target.broker.survey())
+        found = await target.broker.survey()
+        said = "\n".join(each.said for each in found)
         assert "table crm.invoice" in said
         assert "crm.power()" in said
         assert "schema public" in said
         assert "database `other`" in said
         assert "superuser" not in said
         assert "temporary tables" not in said
+        assert not any(each.stops for each in found)
+        target.seat.ask(f"ALTER ROLE {ADMIN} NOCREATEROLE")
+        [stopping] = [each.said for each in await target.broker.survey() if each.stops]
+        assert "may not create roles" in stopping
     finally:
+        target.seat.ask(f"ALTER ROLE {ADMIN} CREATEROLE")
         target.seat.ask("REVOKE SELECT ON crm.invoice FROM PUBLIC; DROP FUNCTION crm.power()")
 
 

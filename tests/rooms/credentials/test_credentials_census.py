@@ -6,7 +6,7 @@ import pytest
 from lease_book import Book, task_of
 
 from remit.credentials.census import survey, verify_none
-from remit.credentials.port import Census
+from remit.credentials.port import Census, Finding
 from remit.model.errors import BrokerError
 from remit.model.lease import Lease, LeaseState
 from remit.testing.credentials import MemoryTarget
@@ -123,15 +123,15 @@ async def test_what_a_target_cannot_be_asked_about_is_a_finding_once_its_task_en
 
 async def test_a_target_that_cannot_be_used_and_one_that_gives_too_much_are_told(book: Book):
     class Open(MemoryTarget):
-        async def survey(self) -> Sequence[str]:
-            return ["anybody may look at everything"]
+        async def survey(self) -> Sequence[Finding]:
+            return [Finding(said="anybody may look at everything")]
 
     class Down(Open):
         async def census(self, leases: Sequence[Lease]) -> Census:
             raise BrokerError("the server refuses `admin`")
 
     class Breaks(Open):
-        async def survey(self) -> Sequence[str]:
+        async def survey(self) -> Sequence[Finding]:
             raise BrokerError("went away")
 
     brokers = {
@@ -142,7 +142,7 @@ async def test_a_target_that_cannot_be_used_and_one_that_gives_too_much_are_told
     }
     assert [(t.broker, t.trouble, t.findings) for t in await survey(brokers)] == [
         ("plain", None, ()),
-        ("open", None, ("anybody may look at everything",)),
+        ("open", None, (Finding(said="anybody may look at everything"),)),
         ("down", "the server refuses `admin`", ()),
         ("breaks", "went away", ()),
     ]

@@ -42,7 +42,7 @@ from remit.credentials.brokers.postgres.grants import (
 from remit.credentials.brokers.postgres.options import address, read_options
 from remit.credentials.brokers.postgres.password import Password, Passwords
 from remit.credentials.brokers.postgres.survey import powerful, survey
-from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
+from remit.credentials.port import Census, Finding, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
@@ -279,8 +279,8 @@ class PostgresBroker:
             )
             return frozenset(row[0] for row in await asked.fetchall())
 
-    async def survey(self) -> Sequence[str]:
-        """Ask the server for what widens every lease's role: the words for people, worst first.
+    async def survey(self) -> Sequence[Finding]:
+        """Ask the server for what widens every lease's role: in words, worst first.
 
         Raises:
             BrokerError: the server could not be asked.
@@ -288,14 +288,14 @@ class PostgresBroker:
         async with self._bounded("look around"):
             return await self._repeated(self._survey)
 
-    async def _survey(self) -> Sequence[str]:
+    async def _survey(self) -> Sequence[Finding]:
         async with self._desk.connection() as connection:
             return await survey(connection)
 
     async def _greet(self, connection: Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             for finding in await survey(connection):
-                log.warning("the database gives more than was granted", finding=finding)
+                log.warning("the database gives more than was granted", finding=finding.said)
 
     async def close(self) -> None:
         """Let go of the server."""

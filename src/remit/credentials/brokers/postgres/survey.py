@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from remit.credentials.brokers.postgres.admin import Connection
+from remit.credentials.port import Finding
 
 _POWERFUL = """
 WITH RECURSIVE reach AS (
@@ -81,6 +82,9 @@ _FINDINGS = (
 )
 
 
+_STOPS = {query for query, words in _FINDINGS if words.endswith(("CREATEROLE", "INHERIT"))}
+
+
 async def powerful(connection: Connection, roles: Sequence[str]) -> str | None:
     """Return a role that one of ``roles`` is or can become, and whose powers reach too far."""
     asked = await connection.execute(_POWERFUL, (list(roles),))
@@ -88,10 +92,13 @@ async def powerful(connection: Connection, roles: Sequence[str]) -> str | None:
     return None if found is None else str(found[0])
 
 
-async def survey(connection: Connection) -> list[str]:
+async def survey(connection: Connection) -> list[Finding]:
     """Return what the account lacks or has too much of, and what PUBLIC may do, worst first."""
     findings = []
     for query, words in _FINDINGS:
         asked = await connection.execute(query)
-        findings += [words.format(row[0]) for row in await asked.fetchall()]
+        findings += [
+            Finding(said=words.format(row[0]), stops=query in _STOPS)
+            for row in await asked.fetchall()
+        ]
     return findings
