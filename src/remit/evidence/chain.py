@@ -178,8 +178,17 @@ def _leases(task: str, chain: Chain) -> Iterator[Finding]:
                 task=task,
                 question=Question.CLOSE,
                 index=last,
-                sentence=f"the target did not confirm that lease `{lease}` was revoked",
+                sentence=_UNCONFIRMED.get(str(end.body.get("revocation")), _UNCONFIRMED[""]).format(
+                    lease
+                ),
             )
+
+
+_UNCONFIRMED = {
+    "": "the target did not confirm that lease `{}` was revoked",
+    "at_expiry": "lease `{}` could only run out: its target cannot be asked whether it did",
+    "never": "lease `{}` gave the use of a long-lived key, which lives on at its service",
+}
 
 
 def _close(task: str, chain: Chain) -> Iterator[Finding]:

@@ -94,6 +94,25 @@ def test_each_field_that_is_missing_leaves_its_question_open(
     assert question in asked(steps)
 
 
+@pytest.mark.parametrize(
+    ("revocation", "said"),
+    [
+        ("immediate", "did not confirm"),
+        ("at_expiry", "could only run out"),
+        ("never", "lives on at its service"),
+    ],
+)
+def test_an_end_that_nobody_confirmed_is_found_and_says_why(revocation: str, said: str):
+    steps = [
+        (k, call, {**body, "confirmed": False, "revocation": revocation})
+        if k == "lease.settled"
+        else (k, call, body)
+        for k, call, body in WHOLE
+    ]
+    [finding] = audit("task_1", chain(steps))
+    assert (finding.question, said in finding.sentence) == (Question.CLOSE, True)
+
+
 def test_what_the_end_of_a_task_will_answer_only_waits_for_it():
     early = audit("task_1", chain(WHOLE[:-3], sealed=False))
     assert {finding.sentence.partition(" ")[0] for finding in early} == {"it", "lease", "no"}
