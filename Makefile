@@ -57,7 +57,7 @@ test: lint
 
 real: setup
 	@.ci/real-setup
-	@$(BIN)/pytest -q -m real $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m real $(ARGS)
 
 bench: setup
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done

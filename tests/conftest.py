@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 
 # GNU readline, which a test worker may load, exports the size of a terminal that is not there.
@@ -12,3 +14,21 @@ for name in ("COLUMNS", "LINES"):
 
 settings.register_profile("remit", deadline=None)
 settings.load_profile("remit")
+
+_MEASURED = "measured"
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a measurement with the summary, whichever worker took it."""
+    return lambda line: record_property(_MEASURED, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for name, line in report.user_properties:
+                    if name == _MEASURED:
+                        terminalreporter.write_line(str(line))

@@ -267,7 +267,9 @@ async def test_killed_at_a_message_that_never_comes_comes_or_comes_late_the_targ
     died = [await one_life(lives, at, how) is None for at, how in some(points)]
     # The last messages only say goodbye, and differ from life to life.
     assert died.count(True) >= len(died) * 3 / 4
-    assert lives.seen.alive
+    assert lives.seen.states, "no kill ever left a lease open: nothing was shown"
+    # A few points may all lie before the mint or after the revocation; all of them cannot.
+    assert lives.seen.alive or len(points) > POINTS
 
 
 @at_each(*REACHED)

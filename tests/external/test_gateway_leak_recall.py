@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def hits(guard: LeakGuard, text: str) -> bool:
 
 
 def test_recall_and_false_positives_are_measured_and_printed(
-    guard: LeakGuard, capsys: pytest.CaptureFixture[str]
+    guard: LeakGuard, measured: Callable[[str], None]
 ):
     path: Path = cases("secrets") / "gitleaks_static.json"
     published = json.loads(path.read_bytes())
@@ -58,9 +59,10 @@ def test_recall_and_false_positives_are_measured_and_printed(
     recall = sum(found.values()) / sum(asked.values())
     false = len(wrong) / len(published["negative"])
     missed = {rule: asked[rule] - found[rule] for rule in asked if found[rule] < asked[rule]}
-    with capsys.disabled():
-        print(f"\nleak guard: recall {recall:.0%} of {sum(asked.values())}, ", end="")
-        print(f"false positives {false:.1%} of {len(published['negative'])}; missed {missed}")
+    measured(
+        f"leak guard: recall {recall:.0%} of {sum(asked.values())}, "
+        f"false positives {false:.1%} of {len(published['negative'])}; missed {missed}"
+    )
     assert not COMMON & missed.keys()
     assert asked.keys() >= COMMON
     assert recall > 0.9

@@ -7,7 +7,7 @@ totals are pinned, so that a fixture that degrades cannot hide a gateway that do
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +77,7 @@ async def test_everything_that_passes_directly_passes_through_remit(
     fixture_port: int,
     remit_house: House,
     folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    measured: Callable[[str], None],
 ):
     direct = await measured_directly(fixture_port, requirements, folder)
     opened = remit_house.open(TEMPLATE, "suite")
@@ -90,12 +90,11 @@ async def test_everything_that_passes_directly_passes_through_remit(
             f"{url}/mcp/fixture", requirements, folder / f"through-{requirements}"
         )
 
-    with capsys.disabled():
-        print(
-            f"\nMCP conformance {requirements}: "
-            f"direct {direct.passed} passed, {direct.failed} failed; "
-            f"through remit {through.passed} passed, {through.failed} failed"
-        )
+    measured(
+        f"MCP conformance {requirements}: "
+        f"direct {direct.passed} passed, {direct.failed} failed; "
+        f"through remit {through.passed} passed, {through.failed} failed"
+    )
     assert direct.passed >= DIRECT_MINIMUM[requirements], direct.output
     failing = {scenario for scenario, of in direct.checks.items() if "FAILURE" in of.values()}
     assert all(scenario.startswith("tasks-") for scenario in failing), failing
