@@ -453,3 +453,18 @@ async def test_a_wrong_password_of_the_account_is_said_without_it(server: Server
         await lab(target).issue()
     assert "quite-wrong" not in str(caught.value)
     await made.close()
+
+
+async def test_a_session_that_outlived_its_role_is_not_called_over(target: Crm):
+    lease = lab(target).order().lease
+    target.seat.ask("CREATE ROLE outlived LOGIN PASSWORD 'a-word-for-a-test'")
+    where = target.server.dsn("outlived", "a-word-for-a-test", "crm")
+    async with await psycopg.AsyncConnection.connect(where, autocommit=True) as session:
+        target.seat.ask("DROP ROLE outlived")
+        await session.execute("SELECT 1")  # the server does not end it with its role
+        answer = await target.broker.revoke(lease, None)
+        assert not answer.confirmed
+        assert "session" in (answer.detail or "")
+    nobodys = "SELECT FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL"
+    await until(target, f"SELECT 1 WHERE NOT EXISTS ({nobodys})")
+    assert (await target.broker.revoke(lease, None)).confirmed

@@ -61,6 +61,8 @@ _CUT_SHORT = {"08", "57"}
 
 _GROUPS_BY_SET = 160_000
 
+_NOBODYS = "SELECT 1 FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL LIMIT 1"
+
 _T = TypeVar("_T")
 
 
@@ -234,7 +236,7 @@ class PostgresBroker:
                 await connection.rollback()
                 if await _one(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
                     raise  # to be tried again
-                return Revocation(confirmed=True)
+                return await self._gone(connection)
             while found.ended:
                 found = await look(connection, role)
             for database in found.elsewhere:
@@ -245,6 +247,18 @@ class PostgresBroker:
             if not await drop(connection, role, found, disowning):
                 raise BrokerError(f"role `{role}` is dropped, but a session of it is not over")
             return Revocation(confirmed=True)
+
+    async def _gone(self, connection: Connection) -> Revocation:
+        """Confirm a role that is not there, unless a session outlived a role that was dropped.
+
+        Such a session names nobody any more: whose it was cannot be told.
+        """
+        if await _one(connection, _NOBODYS, ()):
+            return Revocation(
+                confirmed=False,
+                detail="the role is gone, and a session of some role that is gone is not over",
+            )
+        return Revocation(confirmed=True)
 
     async def _disowning(
         self, connection: Connection, role: str, holds: Sequence[tuple[Any, ...]]
