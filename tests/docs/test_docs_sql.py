@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("psycopg")
-pytest.importorskip("sqlglot")
-
 from remit.app.config import load
 from remit.app.options import catalogued, upstreams
 from remit.tasks.schemas import compile_schema

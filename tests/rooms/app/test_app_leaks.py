@@ -51,7 +51,6 @@ def written(folder: Path, rules: str = "true") -> Path:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile the rules once: the first start of an installation takes its time."""
-    pytest.importorskip("kingfisher_sdk")
     from remit.gateway.kingfisher import Kingfisher  # noqa: PLC0415 - an extra's package
 
     folder = tmp_path_factory.mktemp("compiled")

@@ -10,8 +10,6 @@ import aiohttp
 import pytest
 from scripted_target import Script, lab, surroundings
 
-pytest.importorskip("botocore")
-
 from remit.credentials.brokers.aws.broker import AwsBroker
 from remit.credentials.brokers.aws.options import Grants
 from remit.model.errors import BrokerError, ConfigError, NotMintedError

@@ -12,8 +12,6 @@ import pytest
 from joserfc.jwk import RSAKey
 from scripted_target import Script, lab, surroundings
 
-pytest.importorskip("botocore")
-
 from remit.credentials.brokers.aws.broker import AwsBroker
 from remit.credentials.brokers.github.broker import GitHubBroker
 from remit.credentials.brokers.kubernetes.broker import KubernetesBroker
