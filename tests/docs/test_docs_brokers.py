@@ -29,7 +29,7 @@ from remit.credentials.brokers.sealed import broker as sealed
 from remit.credentials.brokers.ssh import broker as ssh
 from remit.credentials.brokers.ssh import certificates as ssh_certificates
 from remit.credentials.brokers.x509 import broker as x509
-from remit.credentials.brokers.x509 import certificates as x509_certificates
+from remit.credentials.brokers.x509 import grant as x509_grant
 from remit.credentials.port import Surroundings
 from remit.credentials.sealed_keys import SealedKeys
 from remit.credentials.sealing import KeySeal
@@ -51,7 +51,7 @@ SETTINGS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "postgres": (postgres.Options, postgres_grants.Grant),
     "sealed": (sealed.Options, sealed.Grant),
     "ssh": (ssh.Options, ssh_certificates.Grant),
-    "x509": (x509.Options, x509_certificates.Grant),
+    "x509": (x509.Options, x509_grant.Grant),
 }
 SECRETS = {
     "github": {"github-app.pem": "-----BEGIN RSA PRIVATE KEY-----"},

@@ -9,23 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.credentials.brokers.x509.certificates import (
-    Authority,
-    Grant,
+from remit.credentials.brokers.x509.grant import Grant, check_grant
+from remit.credentials.brokers.x509.probe import ProbeOptions, X509Probe
+from remit.credentials.certificates.authority import (
+    AuthorityOptions,
     Leaf,
-    check_grant,
     make_list,
+    named_uri,
+    open_authority,
     private_text,
     sign_leaf,
     telling_lines,
 )
-from remit.credentials.brokers.x509.probe import ProbeOptions, X509Probe
 from remit.credentials.certificates.book import Book
 from remit.credentials.certificates.files import broker_folder
 from remit.credentials.certificates.issuing import CertificateBroker, House, Signed
@@ -44,12 +44,9 @@ class CrlOptions(ListOptions, frozen=True, kw_only=True, forbid_unknown_fields=T
     valid_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 7
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(AuthorityOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[broker.NAME]`` of kind ``x509``."""
 
-    ca_key: str | None = None
-    ca_key_file: str | None = None
-    ca_cert_file: str | None = None
     crl: CrlOptions | None = None
     probe: ProbeOptions | None = None
     max_seconds: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -70,7 +67,7 @@ class X509Broker(CertificateBroker):
         where = f"`[broker.{name}]`"
         said = read_table(options, Options, where)
         folder = broker_folder(surroundings.state)
-        self._authority = _authority(said, folder, name, where, surroundings)
+        self._authority = open_authority(said, name, where, surroundings)
         self._book = Book(folder / f"{name}.book", surroundings.clock)
         self._clock = surroundings.clock
         self._crl = said.crl
@@ -125,8 +122,7 @@ class X509Broker(CertificateBroker):
 
     def _vet(self, order: Order) -> None:
         self.check(order.grant)
-        if not order.workload.isascii():
-            raise ConfigError("the agent's identity does not fit into a certificate")
+        named_uri(order)
 
     def _until(self, lease: Lease, now: int) -> int:
         end = int(self._authority.certificate.not_valid_after_utc.timestamp())
@@ -137,7 +133,7 @@ class X509Broker(CertificateBroker):
     def _sign(self, order: Order, serial: int, now: int, until: int) -> Signed:
         grant = read_table(order.grant, Grant, "grant of `x509`")
         key = ec.generate_private_key(ec.SECP256R1())
-        uri = f"{order.workload}/task/{order.lease.task}"
+        uri = named_uri(order)
         leaf = Leaf(
             serial=serial,
             common_name=grant.common_name or order.lease.handle,
@@ -163,26 +159,3 @@ class X509Broker(CertificateBroker):
                 "certificate_file": ("client.crt", certificate),
             },
         )
-
-
-def _authority(
-    said: Options, folder: Path, name: str, where: str, surroundings: Surroundings
-) -> Authority:
-    if said.ca_key is not None:
-        if said.ca_key_file is not None:
-            raise ConfigError(f"{where}: `ca_key` or `ca_key_file`, not both")
-        key = surroundings.kept_key(f"{where}, `ca_key`", said.ca_key)
-        if said.ca_cert_file is not None:
-            return Authority.of(key, surroundings.path(said.ca_cert_file), where)
-        return Authority.signing_itself(
-            key, folder / f"{name}.pem", f"remit {name}", surroundings.clock, where
-        )
-    if (said.ca_key_file is None) != (said.ca_cert_file is None):
-        raise ConfigError(f"{where}: `ca_key_file` and `ca_cert_file` go together")
-    if said.ca_key_file is not None and said.ca_cert_file is not None:
-        return Authority.read(
-            surroundings.path(said.ca_key_file), surroundings.path(said.ca_cert_file), where
-        )
-    return Authority.own(
-        folder / f"{name}.key", folder / f"{name}.pem", f"remit {name}", surroundings.clock, where
-    )

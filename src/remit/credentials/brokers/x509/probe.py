@@ -15,14 +15,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.credentials.brokers.x509.certificates import (
-    Authority,
-    Grant,
-    Leaf,
-    check_grant,
-    private_text,
-    sign_leaf,
-)
+from remit.credentials.brokers.x509.grant import Grant, check_grant
+from remit.credentials.certificates.authority import Authority, Leaf, private_text, sign_leaf
 from remit.credentials.certificates.issuing import Probe
 from remit.credentials.port import Surroundings
 from remit.model.errors import BrokerError, ConfigError

@@ -1,13 +1,11 @@
-"""What a client certificate says, who signs it, and the list of those that are revoked."""
+"""Who signs client certificates, what one says, and the list of those that are revoked."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 from cryptography import x509
@@ -22,41 +20,27 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from remit.credentials.certificates.files import kept_or_made, read_private, write_whole
-from remit.credentials.grants import refers
+from remit.credentials.certificates.files import (
+    broker_folder,
+    kept_or_made,
+    read_private,
+    write_whole,
+)
+from remit.credentials.port import Order, Surroundings
 from remit.model.errors import BrokerError, ConfigError
 
 BACKDATED = timedelta(seconds=60)
 _YEARS = timedelta(days=3650)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 _.@:-]{0,62}[A-Za-z0-9_]\Z|[A-Za-z0-9_]\Z")
 
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=16)]
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom a certificate names beside the agent and its task."""
+class AuthorityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which key signs: one kept elsewhere, one in a file, or one of our own, made on first use."""
 
-    common_name: str | None = None
-    organization: _Names = ()
-
-
-def check_grant(grant: Grant) -> None:
-    """Look at a grant; references that are not filled in yet are passed over.
-
-    Raises:
-        ConfigError: a name that other programs could read in two ways.
-    """
-    names = [("organization", each) for each in grant.organization]
-    if grant.common_name is not None:
-        names.append(("common_name", grant.common_name))
-    for key, name in names:
-        if not refers(name) and not _NAME.match(name):
-            shown = name[:80].encode("unicode_escape").decode().replace("`", "'")
-            raise ConfigError(
-                f"`{shown}` in `{key}` is no name that a certificate is given here: 1 to 64 of "
-                "A-Z a-z 0-9 space _ . @ : -, with a letter or digit at both ends"
-            )
+    ca_key: str | None = None
+    ca_key_file: str | None = None
+    ca_cert_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +134,46 @@ class Authority:
     def may_sign_lists(self) -> bool:
         """Whether its certificate says that it signs lists of the revoked."""
         return _usage(self.certificate, "crl_sign")
+
+
+def open_authority(
+    said: AuthorityOptions, name: str, where: str, surroundings: Surroundings
+) -> Authority:
+    """Return the authority that a broker's options name; its own key is made on first use.
+
+    Raises:
+        ConfigError: the options do not go together, or a key or a certificate cannot be used.
+    """
+    folder = broker_folder(surroundings.state)
+    if said.ca_key is not None:
+        if said.ca_key_file is not None:
+            raise ConfigError(f"{where}: `ca_key` or `ca_key_file`, not both")
+        key = surroundings.kept_key(f"{where}, `ca_key`", said.ca_key)
+        if said.ca_cert_file is not None:
+            return Authority.of(key, surroundings.path(said.ca_cert_file), where)
+        return Authority.signing_itself(
+            key, folder / f"{name}.pem", f"remit {name}", surroundings.clock, where
+        )
+    if (said.ca_key_file is None) != (said.ca_cert_file is None):
+        raise ConfigError(f"{where}: `ca_key_file` and `ca_cert_file` go together")
+    if said.ca_key_file is not None and said.ca_cert_file is not None:
+        return Authority.read(
+            surroundings.path(said.ca_key_file), surroundings.path(said.ca_cert_file), where
+        )
+    return Authority.own(
+        folder / f"{name}.key", folder / f"{name}.pem", f"remit {name}", surroundings.clock, where
+    )
+
+
+def named_uri(order: Order) -> str:
+    """Return the one name in a lease's certificate: the agent's, with its task.
+
+    Raises:
+        ConfigError: a certificate does not hold it.
+    """
+    if not order.workload.isascii():
+        raise ConfigError("the agent's identity does not fit into a certificate")
+    return f"{order.workload}/task/{order.lease.task}"
 
 
 def _usage(certificate: x509.Certificate, use: str) -> bool:
