@@ -47,6 +47,9 @@ log = structlog.get_logger()
 Act = Callable[[Call, Decision, Credential | None], Awaitable[Outcome]]
 """Makes the call with the credential and says how it ended; raises a RemitError if it could not."""
 
+Understand = Callable[[Call], Awaitable[Call]]
+"""Returns a call with what it is about among its arguments; raises an InputError if it cannot tell."""
+
 _NEVER_ACTED = "cut short before it acted"
 
 
@@ -76,10 +79,18 @@ class Authority:
     limits: Limits = field(default_factory=Limits)
 
 
-async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> Outcome:
+async def perform(
+    claim: Claim,
+    call: Call,
+    act: Act,
+    authority: Authority,
+    *,
+    understand: Understand | None = None,
+) -> Outcome:
     """Carry one call from a caller's claim to a settled lease.
 
     Raises:
+        InputError: what the call is about cannot be told, or its arguments do not fit its grant.
         UnidentifiedError: the caller did not prove who it is.
         MandateError: no open task of this caller's admits the call.
         ApprovalRequiredError: policy wants a person's yes; it carries the approval asked for.
@@ -97,6 +108,7 @@ async def perform(claim: Claim, call: Call, act: Act, authority: Authority) -> O
         async with _limit(authority.limits.identify_seconds, "identifying the caller"):
             subject = await authority.identity.identify(claim)
             task = await _admit(claim, subject, trail, authority)
+        call = await _understood(call, understand, authority)
         approval = authority.approvals.granted(
             task_id=task.id, call=call, bundle_digest=authority.policy.bundle_digest
         )
@@ -226,6 +238,13 @@ async def _admit(claim: Claim, subject: Subject, trail: Trail, authority: Author
     finally:
         trail.leave(subject)
     return trail.leave(task)
+
+
+async def _understood(call: Call, understand: Understand | None, authority: Authority) -> Call:
+    if understand is None:
+        return call
+    async with _limit(authority.limits.decide_seconds, "reading the call"):
+        return await understand(call)
 
 
 async def _say(ending: Recordable, trail: Trail, call: Call, authority: Authority) -> None:

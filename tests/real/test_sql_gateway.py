@@ -115,6 +115,13 @@ async def test_statements_are_read_decided_run_and_told_by_their_lineage(desk: D
                       "copy customer to program 'id'", "select c from customer c"):  # fmt: skip
         refused = await desk.call("query", statement)
         assert refused.is_error, statement
+        last = desk.house.records(desk.task["id"])[-1]
+        assert last["kind"] == "call.failed", statement
+        assert last["call"]
+        assert last["body"]["code"] == "invalid_input"
+        assert last["body"]["reason"] in words(refused)
+    shown = desk.house.run("evidence", "show", desk.task["id"], "--config", desk.house.config)
+    assert "pg_read_file" in shown.stdout
 
     # The lineage is ours to tell.
     lied = await desk.call("query", "select card from customer", tables=[], reads=[])

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from world import World
 
+from remit.model.call import Call
 from remit.model.decision import Decision
 from remit.model.errors import (
     ApprovalRequiredError,
     BrokerError,
     DeniedError,
     EvidenceError,
+    InputError,
     MandateError,
     UnavailableError,
     UnidentifiedError,
@@ -84,6 +87,45 @@ async def test_a_denied_call_does_not_act_and_says_which_policy(
     assert policy in {reason.policy for reason in refused.value.decision.reasons}
     assert world.acted == []
     assert outcomes(await world.kinds(call)) == ["call.denied"]
+
+
+async def test_what_is_understood_of_a_call_is_what_is_decided_and_done(world: World):
+    told = world.call(id="88")
+
+    async def understand(call: Call) -> Call:
+        return replace(call, arguments=told.arguments, digest=told.digest)
+
+    asked = world.call(id="not yet")
+    await world.perform(asked, understand=understand)
+    assert [call.arguments for call in world.acted] == [{"id": "88"}]
+    assert world.acted[0].id == asked.id
+
+
+async def test_a_call_that_nobody_understands_is_refused_in_its_task_s_chain(world: World):
+    async def understand(call: Call) -> Call:
+        raise InputError(f"`{call.name}` cannot be read: write one statement")
+
+    call = world.call()
+    with pytest.raises(InputError, match="one statement"):
+        await world.perform(call, understand=understand)
+    assert world.acted == []
+    chain = await world.authority.evidence.chain(world.opened.task.id)
+    steps = [record for _, record in chain if record.call == call.id]
+    assert [step.kind for step in steps] == ["call.identified", "call.admitted", "call.failed"]
+    assert steps[-1].body == {
+        "code": "invalid_input",
+        "reason": "`read` cannot be read: write one statement",
+    }
+
+
+async def test_nothing_is_read_of_a_call_whose_caller_is_nobody(world: World):
+    async def understand(_: Call) -> Call:
+        raise AssertionError
+
+    with pytest.raises(UnidentifiedError):
+        await world.perform(claim=Claim(bearer="nobody"), understand=understand)
+    with pytest.raises(MandateError):
+        await world.perform(claim=world.claim(task_token=None), understand=understand)
 
 
 async def test_an_approval_is_for_one_exact_call_and_once(world: World):

@@ -21,7 +21,7 @@ from remit.model.outcome import Ending, Outcome
 from remit.model.subject import Agent, Claim, Environment
 from remit.policy.catalogue import Definition
 from remit.proof.encoding import canonical, digest
-from remit.spine import Authority, perform
+from remit.spine import Authority, Understand, perform
 from remit.storage.sqlite.leases import SqliteLeases
 from remit.tasks.request import Opened, TaskRequest
 from remit.testing.credentials import MemoryTarget
@@ -99,9 +99,14 @@ class World:
         *,
         claim: Claim | None = None,
         act: Callable[..., Awaitable[Outcome]] | None = None,
+        understand: Understand | None = None,
     ) -> Outcome:
         return await perform(
-            claim or self.claim(), call or self.call(), act or self.act, self.authority
+            claim or self.claim(),
+            call or self.call(),
+            act or self.act,
+            self.authority,
+            understand=understand,
         )
 
     async def open(self, agent: Agent | None = None) -> Opened:

@@ -11,7 +11,7 @@ from remit.model.call import Call
 from remit.model.errors import RemitError
 from remit.model.outcome import Outcome
 from remit.model.subject import Claim
-from remit.spine import Act, Authority, perform
+from remit.spine import Act, Authority, Understand, perform
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -45,7 +45,15 @@ class Metrics:
         """Show ``value()`` under ``remit_<name>``."""
         Gauge(f"remit_{name}", sentence, registry=self.registry).set_function(value)
 
-    async def perform(self, claim: Claim, call: Call, act: Act, authority: Authority) -> Outcome:
+    async def perform(
+        self,
+        claim: Claim,
+        call: Call,
+        act: Act,
+        authority: Authority,
+        *,
+        understand: Understand | None = None,
+    ) -> Outcome:
         """Carry one call, and count it.
 
         Raises:
@@ -54,7 +62,7 @@ class Metrics:
         began = time.monotonic()
         ending = "cancelled"
         try:
-            outcome = await perform(claim, call, act, authority)
+            outcome = await perform(claim, call, act, authority, understand=understand)
             ending = outcome.ending.value
             for leak in outcome.leaks:
                 whose = "others" if leak.lease is None else "ours"

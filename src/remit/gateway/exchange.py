@@ -20,7 +20,6 @@ from remit.gateway.reply import Reply
 from remit.gateway.sessions import Session
 from remit.gateway.upstream import Outgoing, Understanding
 from remit.gateway.wire import Message, ProtocolError, headers_up
-from remit.model.call import Call
 from remit.model.errors import (
     EvidenceError,
     InputError,
@@ -202,7 +201,6 @@ class Exchange:
             raise ProtocolError(str(error), code=INVALID_PARAMS, request_id=message.id) from error
         try:
             await self._require_clean(message, Context(call=call.id))
-            call = await self._understood(call)
         except InputError as error:
             await reply.message(200, refusal(message, error))
             return
@@ -223,7 +221,15 @@ class Exchange:
         self._flight = flight
         instead: bytes | None = None
         try:
-            outcome = await house.perform(claim, call, flight.act, house.authority)
+            # A call that cannot be understood is refused in its task's chain: the story says it.
+            asked = self._upstream if isinstance(self._upstream, Understanding) else None
+            outcome = await house.perform(
+                claim,
+                call,
+                flight.act,
+                house.authority,
+                understand=asked.understand if asked is not None else None,
+            )
             if flight.held is not None:
                 house.handles.note(self._visit.name, self._visit.owner, flight.held.data)
                 await flight.held.release(reply)
@@ -252,18 +258,6 @@ class Exchange:
             house.authority,
             context,
         )
-
-    async def _understood(self, call: Call) -> Call:
-        """Have the upstream tell what the call is about, if it can; a refusal leaves its record."""
-        if not isinstance(self._upstream, Understanding):
-            return call
-        try:
-            return await self._upstream.understand(call)
-        except InputError as error:
-            evidence = self._house.authority.evidence
-            evidence.stage(error.record(), Context(call=call.id))
-            await evidence.barrier()
-            raise
 
     def _require_params_agree(self, message: Message, target: str, arguments: object) -> None:
         """Hold ``Mcp-Param-*`` headers that the tool declares against the arguments."""

@@ -25,7 +25,7 @@ from remit.model.outcome import Leak, Outcome
 from remit.model.record import Context, Step
 from remit.model.subject import Claim
 from remit.model.task import Task, TaskState
-from remit.spine import Act, Authority
+from remit.spine import Act, Authority, Understand
 
 log = structlog.get_logger()
 
@@ -34,7 +34,13 @@ class Perform(Protocol):
     """:func:`remit.spine.perform`, or a test's own."""
 
     def __call__(
-        self, claim: Claim, call: Call, act: Act, authority: Authority
+        self,
+        claim: Claim,
+        call: Call,
+        act: Act,
+        authority: Authority,
+        *,
+        understand: Understand | None = None,
     ) -> Awaitable[Outcome]:
         """Carry one call from a claim to a settled lease."""
         ...

@@ -212,11 +212,15 @@ class FakeAuthority:
     def clock(self) -> datetime:
         return NOW
 
-    async def perform(self, claim: Any, call: Any, act: Any, authority: Any) -> Any:
+    async def perform(
+        self, claim: Any, call: Any, act: Any, authority: Any, *, understand: Any = None
+    ) -> Any:
         self.claims.append(claim)
-        self.calls.append(call)
         who = await self.identity.identify(claim)
         await self.tasks.admit(claim, who)
+        if understand is not None:
+            call = await understand(call)
+        self.calls.append(call)
         decision = Decision(
             id="dec_1",
             effect=Effect.DENY if call.target in self.denied else Effect.PERMIT,
