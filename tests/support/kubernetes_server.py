@@ -231,6 +231,9 @@ class Cluster:
             found = self.secrets.get(bound["name"])
             if found is None or found["metadata"]["uid"] != bound["uid"]:
                 return None
+            deleted = found["metadata"].get("deletionTimestamp")
+            if deleted and datetime.fromisoformat(deleted).timestamp() < self.now() - LEEWAY_SECONDS:
+                return None
         self.remembered[asked] = self.now() + self.remembers_seconds
         return str(claims["sub"])
 

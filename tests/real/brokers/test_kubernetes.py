@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from cloud_targets import KubernetesTarget as Target
-from kubernetes_server import kubernetes_server
+from kubernetes_server import LEEWAY_SECONDS, kubernetes_server
 from lossy import lossy
 
 from remit.model.errors import BrokerError, NotMintedError
@@ -74,6 +74,42 @@ async def test_an_end_is_not_confirmed_while_the_api_server_remembers_the_token(
     target.server.ahead = (answer.until - datetime.now(UTC)).total_seconds()
     assert (await target.broker.revoke(lease, credential.keep)).confirmed
     assert not await target.accepts(credential)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["https://vault.example"], ["https://store.example"]],
+    ids=["the first", "the last"],
+)
+async def test_what_is_remembered_of_one_audience_is_not_missed_by_asking_for_all(
+    target: Target, asked: list[str]
+):
+    """A memory is of a token and the audiences that it was asked about with, together."""
+    target.server.remembers_seconds = 10
+    audiences = ["https://vault.example", "https://store.example"]
+    order = Lab(target).order(grant={"service_account": "viewer", "audiences": audiences})
+    credential = await target.broker.issue(order)
+    token = credential.values["token"]
+    assert target.server.authenticate(token, asked), "as a resource of that name asks"
+    answer = await target.broker.revoke(order.lease, credential.keep)
+    assert not answer.confirmed
+    assert answer.until is not None
+    assert target.server.authenticate(token, asked), "it is true"
+    target.server.ahead = (answer.until - datetime.now(UTC)).total_seconds()
+    assert (await target.broker.revoke(order.lease, credential.keep)).confirmed
+    assert not target.server.authenticate(token, asked)
+
+
+async def test_while_it_is_remembered_the_census_does_not_say_that_nothing_is_alive(target: Target):
+    target.server.remembers_seconds = 10
+    lab = Lab(target)
+    lease, credential = await lab.issue()
+    assert await target.accepts(credential)
+    assert not (await lab.revoke(lease, credential)).confirmed
+    settling = lease.moved(LeaseState.SETTLING)
+    census = await target.broker.census([settling, (await lab.issue())[0]])
+    assert census.unasked == {lease.handle}
+    assert lease.handle not in census.alive
 
 
 async def test_ten_minutes_is_the_least_and_that_is_said(target: Target):
@@ -162,6 +198,11 @@ async def test_a_token_that_is_not_bound_is_not_used(target: Target):
 async def test_a_secret_that_a_finalizer_keeps_is_never_called_gone(target: Target):
     lease, credential = await Lab(target).issue()
     target.server.finalizers = True
+    with pytest.raises(BrokerError, match="finalizers"):
+        await target.broker.revoke(lease, credential.keep)
+    assert await target.accepts(credential), "it is true"
+    target.server.ahead = LEEWAY_SECONDS + 2
+    assert not await target.accepts(credential), "a deletion that waits counts after a minute"
     with pytest.raises(BrokerError, match="finalizers"):
         await target.broker.revoke(lease, credential.keep)
     target.server.finalizers = False

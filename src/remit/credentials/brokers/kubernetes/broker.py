@@ -21,7 +21,7 @@ from remit.credentials.brokers.kubernetes.options import Grant, Options, read_gr
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
-from remit.model.lease import Credential, Lease
+from remit.model.lease import Credential, Lease, LeaseState
 
 SHORTEST_SECONDS = 600
 """What an API server gives at least; it refuses less."""
@@ -104,7 +104,7 @@ class KubernetesBroker:
         await self._api.remove_anchor(lease.handle)
         if keep is not None:
             kept = msgspec.json.decode(keep, type=_Kept)
-            if await self._api.accepts(kept.token, kept.audiences):
+            if await self._accepted(kept):
                 return Revocation(
                     confirmed=False,
                     until=self._clock() + timedelta(seconds=_REMEMBERED_SECONDS),
@@ -114,17 +114,34 @@ class KubernetesBroker:
         return Revocation(confirmed=True)
 
     async def census(self, leases: Sequence[Lease]) -> Census:
-        """List the secrets of this installation.
+        """List the secrets of this installation, and name what an API server may remember.
 
         Raises:
             BrokerError: the API server could not be asked.
         """
-        del leases
-        return Census(alive=await self._api.anchors(self._installation), complete=True)
+        alive = await self._api.anchors(self._installation)
+        # Its secret is gone and yet it is not over: its token is remembered, or was not asked about.
+        remembered = {
+            lease.handle
+            for lease in leases
+            if lease.state is LeaseState.SETTLING and lease.handle not in alive
+        }
+        return Census(alive=alive, complete=True, unasked=frozenset(remembered))
 
     async def close(self) -> None:
         """Wait for mints under way: their tokens would be nobody's."""
         await asyncio.gather(*self._minting.values(), return_exceptions=True)
+
+    async def _accepted(self, kept: _Kept) -> bool:
+        """Ask as each resource asks that goes by one audience: what is remembered is for these words.
+
+        An API server remembers a token together with the audiences that it was asked about.
+        """
+        asked = [kept.audiences]
+        if len(kept.audiences) > 1:
+            asked += [[audience] for audience in kept.audiences]
+        answers = await asyncio.gather(*(self._api.accepts(kept.token, each) for each in asked))
+        return any(answers)
 
     async def _mint(self, order: Order, grant: Grant, seconds: int) -> Credential:
         lease = order.lease
