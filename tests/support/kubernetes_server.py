@@ -227,15 +227,19 @@ class Cluster:
             return None
         if self.accounts.get(account["name"]) != account["uid"]:
             return None
-        if bound is not None:
-            found = self.secrets.get(bound["name"])
-            if found is None or found["metadata"]["uid"] != bound["uid"]:
-                return None
-            deleted = found["metadata"].get("deletionTimestamp")
-            if deleted and datetime.fromisoformat(deleted).timestamp() < self.now() - LEEWAY_SECONDS:
-                return None
+        if bound is not None and not self.stands(bound):
+            return None
         self.remembered[asked] = self.now() + self.remembers_seconds
         return str(claims["sub"])
+
+    def stands(self, bound: dict[str, str]) -> bool:
+        """Whether a bound secret is there; one that waits for a finalizer is for a minute."""
+        found = self.secrets.get(bound["name"])
+        if found is None or found["metadata"]["uid"] != bound["uid"]:
+            return False
+        deleted = found["metadata"].get("deletionTimestamp")
+        since = datetime.fromisoformat(deleted).timestamp() if deleted else self.now()
+        return since >= self.now() - LEEWAY_SECONDS
 
     async def token_review(self, request: web.Request) -> web.Response:
         if (bad := self.refused(request, "create tokenreviews")) is not None:
