@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from house import House, effect, house, words
 from mcp_types import CallToolResult
-from postgres import postgres_server
+from postgres import Server, postgres_server
 from postgres_crm import ADMIN, ADMIN_PASSWORD, Seat, lay
 
 pytestmark = pytest.mark.real
@@ -156,6 +159,79 @@ async def test_statements_are_read_decided_run_and_told_by_their_lineage(desk: D
     assert all(r["body"]["confirmed"] for r in records if r["kind"] == "lease.settled")
     audited = desk.house.run("evidence", "audit", "--config", desk.house.config)
     assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+@pytest.mark.parametrize("desk", ["task"], indirect=True)
+async def test_a_database_that_dies_is_told_in_words_and_recorded_as_what_is_known(desk: Desk):
+    server = desk.seat.server
+    desk.seat.ask(SLOW_COMMIT)
+    assert not (await desk.call("query", "select name from customer")).is_error
+
+    # While a change waits for another's lock: it was never committed, so nothing was changed.
+    told = await _killed_during(desk, server, "lock table crm.invoice", 250)
+    assert "went away" in told
+    assert "nothing was changed" in told
+    _says_no_driver(told)
+    last = desk.house.records(desk.task["id"])[-1]
+    assert (last["kind"], last["body"]["code"]) == ("call.failed", "upstream")
+    assert last["body"]["reason"] in told
+
+    # While it is down, under a lease that is alive: nothing ran.
+    told = words(await desk.call("query", "select name from customer"))
+    assert "`crm`" in told
+    assert "nothing was run" in told
+    _says_no_driver(told)
+    assert desk.kinds()[-1] == "call.failed"
+
+    # While it commits: nobody knows.
+    server.start()
+    told = await _killed_during(desk, server, "select pg_advisory_lock(7)", 251)
+    assert "whether the call was carried out is not known" in told
+    _says_no_driver(told)
+    last = desk.house.records(desk.task["id"])[-1]
+    assert last["kind"] == "call.unknown"
+    assert "commit" in last["body"]["detail"]
+
+    server.start()
+    assert desk.seat.ask("SELECT 1 FROM crm.invoice WHERE cents = 250") == []
+    again = await desk.call("query", "select name from customer where id = $1", 1)
+    assert not again.is_error, words(again)
+
+
+SLOW_COMMIT = """
+CREATE FUNCTION crm.waits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+  'BEGIN IF NEW.cents = 251 THEN PERFORM pg_advisory_xact_lock(7); END IF; RETURN NEW; END';
+CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON crm.invoice DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION crm.waits()
+"""
+
+
+async def _killed_during(desk: Desk, server: Server, hold: str, cents: int) -> str:
+    """Have an insert wait for what ``hold`` takes, crash the server, and return what was told."""
+    statement = "insert into invoice (customer, cents) values (1, $1)"
+    with contextlib.closing(psycopg.connect(server.dsn(database="crm"))) as holding:
+        holding.execute(hold.encode())
+        calling = asyncio.create_task(desk.call("execute", statement, cents))
+        async with asyncio.timeout(20):
+            while not desk.seat.ask(WAITING):
+                assert not calling.done(), words(calling.result())
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(server.stop)
+        result = await calling
+    assert result.is_error
+    return words(result)
+
+
+WAITING = """
+SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND starts_with(usename, 'remit-')
+"""
+
+
+def _says_no_driver(told: str) -> None:
+    """Check that what an agent reads names nothing of the program's own."""
+    assert "Error" not in told
+    assert "psycopg" not in told
+    assert "Shutdown" not in told
 
 
 def _installation(desk: Desk) -> str:

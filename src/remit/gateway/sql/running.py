@@ -49,13 +49,17 @@ class RefusedError(UpstreamError):
     """The server said no: nothing was changed. The message is for the agent."""
 
 
+class LostError(UnreachableError):
+    """The database went away before a commit was asked for, so nothing was changed."""
+
+
 async def run(
     lineage: Lineage, parameters: Sequence[Any], credential: Credential, options: SqlOptions
 ) -> Rows:
     """Run one statement.
 
     Raises:
-        UnreachableError: it certainly did not run.
+        UnreachableError: it certainly changed nothing: it did not run, or was not committed.
         RefusedError: the server refused it, and nothing was changed.
         UpstreamError: whether it was carried out is not known.
     """
@@ -80,10 +84,14 @@ async def _connect(url: str, options: SqlOptions) -> _Connection:
             return await psycopg.AsyncConnection.connect(
                 url, options=settings, client_encoding="utf8"
             )
-    except (psycopg.Error, TimeoutError) as error:
-        raise UnreachableError(
-            f"the database cannot be reached with the credential: {type(error).__name__}"
-        ) from error
+    except TimeoutError:
+        why = f"it did not answer within {options.connect_seconds:g} seconds"
+    except psycopg.Error as error:
+        why = _why_not_connected(error)
+    raise UnreachableError(
+        f"the database lets nobody in with the credential: {why}; nothing was run, so repeat the "
+        "call later, and tell whoever operates the database if it stays so"
+    )
 
 
 async def _query(
@@ -99,7 +107,7 @@ async def _query(
             rows = await cursor.fetchmany(options.max_rows + 1)
             columns = tuple(each.name for each in cursor.description or ())
     except psycopg.Error as error:
-        raise _refused(error) from error
+        raise _ended(error, connection) from error
     told = rows[: options.max_rows]
     return _bounded(
         Rows(columns=columns, rows=told, count=len(told), truncated=len(rows) > len(told)), options
@@ -127,8 +135,11 @@ async def _write(
             committing = True
     except psycopg.Error as error:
         if committing and (error.sqlstate is None or error.sqlstate[:2] in {"08", "57"}):
-            raise UpstreamError("the database did not say whether it committed") from error
-        raise _refused(error) from error
+            raise UpstreamError(
+                "the database went away before it said whether it committed: look what stands "
+                "there before you repeat the call"
+            ) from error
+        raise _ended(error, connection) from error
     return found
 
 
@@ -140,9 +151,41 @@ def _bounded(found: Rows, options: SqlOptions) -> Rows:
     return found
 
 
-def _refused(error: psycopg.Error) -> RefusedError:
-    said = error.diag.message_primary or type(error).__name__
-    return RefusedError(f"{said[:300]} ({error.sqlstate or 'no answer'}); nothing was changed")
+_GOING = frozenset({"57P01", "57P02", "57P03", "57P05"})
+"""What a server says that ends a session, of its own accord or an operator's."""
+
+
+def _ended(error: psycopg.Error, connection: _Connection) -> UpstreamError:
+    """Return what an error before the commit means: whatever was done is rolled back."""
+    state = error.sqlstate
+    if connection.closed or state in _GOING or (state or "").startswith("08"):
+        return LostError(
+            "the database went away while the statement ran; it was not committed, so nothing was "
+            "changed: repeat the call once the database is back"
+        )
+    if state is None:
+        # It was never sent: the driver has no form for one of the values.
+        return RefusedError("a parameter has no form in the database's protocol; nothing was run")
+    said = error.diag.message_primary or "the database refused it"
+    return RefusedError(f"{said[:300]} ({state}); nothing was changed")
+
+
+_NOT_THE_ROLE = ("authentication failed", "not permitted to log in", "no pg_hba.conf entry")
+_NOT_YET = ("starting up", "shutting down", "recovery mode", "not yet accepting")
+_FULL = ("too many connections", "too many clients", "remaining connection slots")
+
+
+def _why_not_connected(error: psycopg.Error) -> str:
+    """Say why nobody was let in; the server's text names the role and the address, so not in it."""
+    text = str(error)
+    for signs, why in (
+        (_NOT_THE_ROLE, "it refuses the role that was made for this call or task"),
+        (_NOT_YET, "it is starting or stopping"),
+        (_FULL, "it has no room for another connection"),
+    ):
+        if any(sign in text for sign in signs):
+            return why
+    return "it does not answer"
 
 
 def parameters_of(arguments: Any, wanted: int) -> list[Any]:

@@ -135,6 +135,9 @@ class SqlUpstream:
             found = await run(lineage, values, request.credential, self._sql)
         except (InputError, RefusedError) as error:
             return tool_result(message, str(error), failed=True)
+        except UnreachableError as error:
+            self._trouble = str(error)
+            raise type(error)(f"upstream `{self.options.name}`: {error}") from error
         except UpstreamError as error:
             self._trouble = str(error)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import select
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -161,8 +162,17 @@ def _settings(seconds: float) -> str:
 
 
 def said(error: psycopg.Error) -> str:
-    """Return what of an error may be said: its kind and SQLSTATE, for its text may quote a statement."""
-    return f"{type(error).__name__} ({error.sqlstate})" if error.sqlstate else type(error).__name__
+    """Return what of an error may be said: its SQLSTATE and the name of that, never its text.
+
+    Its text may quote a statement. Agents read this: the driver's own names tell them nothing.
+    """
+    if error.sqlstate is None:
+        return "it went away, or does not answer"
+    words = _WORDS.sub(" ", type(error).__name__).lower()
+    return f"{words} ({error.sqlstate})"
+
+
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 _REASONS = (
