@@ -18,6 +18,8 @@ from remit.model.record import Step
 
 BROKERS = "remit.credential_brokers"
 KEY_PROVIDERS = "remit.key_providers"
+_EXTRAS = {"awskms": "aws"}
+"""The extra of a built-in kind, where it is not called like it."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z")  # RFC 3986, 3.1, in lower case
 
 
@@ -78,7 +80,7 @@ def _load(entry: EntryPoint, where: str) -> Any:
     try:
         return entry.load()
     except ImportError as error:
-        extra = f": install `remit[{entry.name}]`" if _ours(entry) else ""
+        extra = f": install `remit[{_EXTRAS.get(entry.name, entry.name)}]`" if _ours(entry) else ""
         raise ConfigError(
             f"{where}: kind `{entry.name}` needs a package that is not here (`{error.name}`){extra}"
         ) from error

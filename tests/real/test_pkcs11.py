@@ -31,7 +31,7 @@ from remit.keystore.pkcs11 import Pkcs11Key
 from remit.keystore.ports import Algorithm
 from remit.model.errors import ConfigError, NotMintedError, RemitError, UnavailableError
 from remit.testing.broker_suite import Lab
-from remit.testing.key_suite import CheckpointKeySuite
+from remit.testing.key_suite import CheckpointKeySuite, KeyProviderSuite, Shelf
 
 pytestmark = pytest.mark.real
 
@@ -56,6 +56,26 @@ class TestKeyInToken(CheckpointKeySuite):
     def key(self, hsm: SoftHsm) -> CheckpointKey:
         make(hsm.uri())
         return kept(hsm.uri())
+
+
+class TokenShelf:
+    """A shelf of the suite's: the token ``remit``."""
+
+    algorithms = tuple(Algorithm)
+    secrets = (PIN,)
+
+    def __init__(self, hsm: SoftHsm) -> None:
+        self._hsm = hsm
+        self.take_away, self.put_back = hsm.take_away, hsm.put_back
+
+    def key(self, name: str, algorithm: Algorithm) -> Pkcs11Key:
+        return Pkcs11Key(self._hsm.uri(name), algorithm)
+
+
+class TestToken(KeyProviderSuite):
+    @pytest.fixture
+    def shelf(self, hsm: SoftHsm) -> Shelf:
+        return TokenShelf(hsm)
 
 
 def test_a_key_on_p_256_signs_too(hsm: SoftHsm):

@@ -18,6 +18,10 @@ class Algorithm(StrEnum):
     """ECDSA on P-256 over SHA-256: a DER signature (RFC 3279, 2.2.3)."""
 
 
+LONGEST_BYTES = 4096
+"""The longest message that every Ed25519 key signs, wherever it is kept; there is no empty one."""
+
+
 class RemoteKey(Protocol):
     """One private key that never comes here. Its methods are called one after another."""
 
@@ -34,8 +38,10 @@ class RemoteKey(Protocol):
     def sign(self, message: bytes) -> bytes:
         """Return the signature of ``message``, the key's own algorithm doing any hashing.
 
+        With Ed25519 a message has 1 to ``LONGEST_BYTES``; with ES256 it may have any length.
+
         Raises:
-            ConfigError: as :meth:`public_key`.
+            ConfigError: as :meth:`public_key`, or no message of that length can be signed.
             UnavailableError: the token cannot be asked now; it may be tried again.
         """
         ...
