@@ -8,19 +8,20 @@ from cyclopts import App
 from rich.text import Text
 
 from remit.cli.common import DEFAULTS, Common
-from remit.cli.drawing import facts
+from remit.cli.drawing import facts, printable
 
 app = App(name="lease", help="See which credentials may be alive, and take one back.")
 
 
 @app.command(name="list")
 def list_leases(*, common: Common = DEFAULTS) -> None:
-    """List every lease that is not settled."""
+    """List every lease that is not settled, and mark those whose revocation fails."""
+    found = common.client().get("leases")
     common.rows(
-        common.client().get("leases"),
+        found,
         {
             "lease": "id",
-            "state": "state",
+            "state": "stands",
             "task": "task",
             "target": "target",
             "broker": "broker",
@@ -28,6 +29,7 @@ def list_leases(*, common: Common = DEFAULTS) -> None:
             "expires": "expires_at",
         },
         "no lease is open: no credential of Remit's is alive",
+        rows=[each | {"stands": _stands(each)} for each in found["items"]],
     )
 
 
@@ -54,14 +56,37 @@ def revoke(lease: str, *, common: Common = DEFAULTS) -> None:
         The lease's id.
     """
     found = common.client().post("leases", lease, "revoke")
-    common.emit(found, Text(f"{lease}: {_ending(found)}"))
+    failed = found["revoke_failed"]
+    more = "" if failed is None or found["state"] == "settled" else f"; failed {_failed(failed)}"
+    common.emit(found, Text(printable(f"{lease}: {_ending(found)}{more}")))
 
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:
     told = {key: value for key, value in found.items() if value is not None}
     if str(found["detail"]).startswith("dec_"):
         told["decision"] = told.pop("detail")  # until something has to be said of its end
+    if (failed := told.pop("revoke_failed", None)) is not None:
+        told["revocation failed"] = _failed(failed)
     return {**told, "ending": _ending(found)}
+
+
+def _stands(found: dict[str, Any]) -> str:
+    """Say a lease's state, and whether the target fails to take its credential back."""
+    failed = found["revoke_failed"]
+    if failed is None:
+        return str(found["state"])
+    return f"{found['state']}, revocation failed {_times(failed)}"
+
+
+def _failed(failed: dict[str, Any]) -> str:
+    """Say when a revocation failed last, why, and what comes next."""
+    said = f"{_times(failed)}, last at {failed['at']}: {failed['reason']}"
+    again = failed["again_at"]
+    return f"{said}; asked again at {again}" if again is not None else said
+
+
+def _times(failed: dict[str, Any]) -> str:
+    return "once" if failed["attempts"] == 1 else f"{failed['attempts']} times"
 
 
 def _ending(found: dict[str, Any]) -> str:

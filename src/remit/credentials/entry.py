@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from remit.credentials.port import Order
 from remit.credentials.putting_off import PutOff
-from remit.model.lease import Credential, Lease
+from remit.model.lease import Credential, FailedRevocation, Lease, LeaseState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class Entry:
 
     ``order`` is None for a lease of an earlier run: nobody holds its credential. ``minting_since``
     is set while a mint may be on its way to the target, answered or not. ``basis`` is whatever the
-    caller wants to find again when it asks why the lease may live.
+    caller wants to find again when it asks why the lease may live. ``failed`` is the last failure to
+    revoke it, until the target answers.
     """
 
     lease: Lease
@@ -27,3 +28,18 @@ class Entry:
     minting: asyncio.Lock = field(default_factory=asyncio.Lock)
     minting_since: datetime | None = None
     put_off: PutOff = field(default_factory=PutOff)
+    failed: FailedRevocation | None = None
+
+    def page(self) -> Lease:
+        """Return the lease with what went wrong with its end: for its page, and for people."""
+        failed = self.failed
+        if failed is not None:
+            over = self.lease.state in {LeaseState.SETTLED, LeaseState.FAILED}
+            failed = replace(failed, again_at=None if over else self.put_off.not_before)
+        return replace(self.lease, revoke_failed=failed)
+
+    def revocation_failed(self, reason: str, now: datetime) -> FailedRevocation:
+        """Put the next attempt off, and return what there is to say of this one."""
+        self.put_off.failed(now)
+        before = 0 if self.failed is None else self.failed.attempts
+        return FailedRevocation(at=now, attempts=before + 1, reason=reason)

@@ -9,6 +9,7 @@ must have landed; an ``issued`` row is revoked, for nobody holds its credential 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -26,8 +27,15 @@ from remit.credentials.revoking import revocation
 from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.decision import Decision
-from remit.model.errors import BrokerError, ConfigError, NotFoundError, NotMintedError, RemitError
-from remit.model.lease import Credential, Lease, LeaseScope, LeaseState
+from remit.model.errors import (
+    BrokerError,
+    ConfigError,
+    EvidenceError,
+    NotFoundError,
+    NotMintedError,
+    RemitError,
+)
+from remit.model.lease import Credential, FailedRevocation, Lease, LeaseScope, LeaseState
 from remit.model.record import Context, Recorder, Step
 from remit.model.task import Task
 
@@ -102,7 +110,8 @@ class Leases:
                     "configured: configure it again so that its credential can be revoked"
                 )
             late = now if lease.issued_at is None else None
-            self._open[lease.id] = Entry(lease=lease, minting_since=late)
+            failed = lease.revoke_failed
+            self._open[lease.id] = Entry(lease=lease, minting_since=late, failed=failed)
 
     def reserve(
         self,
@@ -160,7 +169,7 @@ class Leases:
     def _used(self, entry: Entry, call: Call) -> Lease:
         lease = replace(entry.lease, uses=entry.lease.uses + 1)
         entry.lease = lease
-        self._store.put(lease)
+        self._store.put(entry.page())
         step = Step(kind="lease.used", body={"lease": lease.id, "handle": lease.handle})
         self._recorder.stage(step, Context(task=lease.task, call=call.id))
         return lease
@@ -279,7 +288,7 @@ class Leases:
         self._recorder.stage(step, Context(task=entry.lease.task, call=entry.lease.call))
         entry.put_off = PutOff()
         await self.settle(entry.lease)
-        return entry.lease
+        return entry.page()
 
     async def sweep(self, running: Callable[[str], bool]) -> int:
         """Settle what has no right to live; return how many leases are still open.
@@ -303,7 +312,7 @@ class Leases:
 
     def open_leases(self) -> tuple[Lease, ...]:
         """Return every lease that may still have a live credential."""
-        return tuple(entry.lease for entry in self._open.values())
+        return tuple(entry.page() for entry in self._open.values())
 
     def irrevocable(self) -> int:
         """Return how many leases no target would take back, however often it was asked."""
@@ -356,6 +365,7 @@ class Leases:
         lease, now = entry.lease, self._clock()
         if answer.until is not None and answer.until > now:
             entry.put_off.until(answer.until)
+            self._noted(entry, None)
             if lease.detail != answer.detail or lease.expires_at != answer.until:
                 state = LeaseState.SETTLING if lease.issued_at else LeaseState.UNKNOWN
                 moved = lease.moved(state, detail=answer.detail, expires_at=answer.until)
@@ -365,6 +375,7 @@ class Leases:
         if landing is not None and landing + self._quarantine > now:
             # Its mint was never answered, and may land after this revocation.
             entry.put_off.until(landing + self._quarantine)
+            self._noted(entry, None)
             return
         over = LeaseState.SETTLED if lease.issued_at is not None else LeaseState.FAILED
         self._moved(
@@ -375,7 +386,7 @@ class Leases:
 
     def _failed(self, entry: Entry, reason: str) -> None:
         lease = entry.lease
-        entry.put_off.failed(self._clock())
+        self._noted(entry, entry.revocation_failed(reason, self._clock()))
         words = {"lease": lease.id, "target": lease.target, "reason": reason}
         if not entry.put_off.hopeless or lease.id not in self._open:
             log.warning("a revocation failed", attempts=entry.put_off.attempts, **words)
@@ -383,8 +394,15 @@ class Leases:
             log.error("a credential will not die", **words)
             self._moved(entry, lease.moved(LeaseState.IRREVOCABLE, detail=reason))
 
+    def _noted(self, entry: Entry, failed: FailedRevocation | None) -> None:
+        """Have its page say how its end stands, for people: nothing waits until that is durable."""
+        if entry.failed != failed:
+            entry.failed = failed
+            with contextlib.suppress(EvidenceError):
+                self._store.put(entry.page())
+
     def _moved(self, entry: Entry, lease: Lease) -> Lease:
         entry.lease = lease
-        self._store.put(lease)
+        self._store.put(entry.page())
         self._recorder.stage(lease.record(), Context(task=lease.task, call=lease.call))
         return lease

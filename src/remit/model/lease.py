@@ -37,12 +37,26 @@ class LeaseScope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRevocation:
+    """The last revocation that failed: how many did, and when the target is asked next.
+
+    ``again_at`` is None where it is over, and after a start, which asks at once.
+    """
+
+    at: datetime
+    attempts: int
+    reason: str
+    again_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A row of the lease book, written before anything is minted.
 
     ``handle`` is a name of ours, enough to revoke without the mint's answer where the target lets
     us choose names. ``memo`` is the target's own name for the credential (public), ``sealed`` what
     a revocation needs and nobody may read, encrypted under a key of the authority's.
+    ``revoke_failed`` is for people: no record holds it.
     """
 
     id: str
@@ -62,6 +76,7 @@ class Lease:
     sealed: bytes | None = field(default=None, repr=False)
     issued_at: datetime | None = None
     uses: int = 0
+    revoke_failed: FailedRevocation | None = None
 
     def moved(self, state: LeaseState, **changes: object) -> Lease:
         """Return this lease in another state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -143,7 +144,7 @@ async def remit(house: House, *words: str) -> tuple[int, Any]:
         return code, out.getvalue()
 
     code, text = await asyncio.to_thread(run)
-    return code, json.loads(text)
+    return code, json.loads(text.splitlines()[-1])  # the house may log beside it
 
 
 async def test_what_code_runs_inside_the_authority_is_in_evidence(up: House, shelf: Shelf):
@@ -172,6 +173,35 @@ async def test_a_lease_is_listed_shown_in_words_and_revoked(up: House, shelf: Sh
     code, gone = await remit(up, "lease", "revoke", lease)
     assert code == 1
     assert "remit lease list" in gone["error"]["message"]
+
+
+async def test_a_revocation_that_fails_is_marked_and_told(
+    up: House, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+):
+    lease = await minted(up, shelf)
+    shelf.made["names"].fail_revoke = True
+    code, _ = await remit(up, "lease", "revoke", lease)
+    assert code == 0
+    code, shown = await remit(up, "lease", "show", lease)
+    assert shown["revoke_failed"]["attempts"] == 1
+    assert shown["revoke_failed"]["reason"] == "the target is down"
+    assert shown["revoke_failed"]["again_at"] > shown["revoke_failed"]["at"]
+    code, listed = await remit(up, "lease", "list")
+    assert listed["items"] == [shown]
+
+    config = str(up.loaded.source)
+    await asyncio.to_thread(status_of, ["lease", "show", lease, "--config", config])
+    assert re.search(
+        r"revocation failed +once, last at \S+: the target is down; asked again at \S+\n",
+        capsys.readouterr().out,
+    )
+    await asyncio.to_thread(status_of, ["lease", "list", "--config", config])
+    assert "settling, revocation failed once" in capsys.readouterr().out
+
+    shelf.made["names"].fail_revoke = False
+    await remit(up, "lease", "revoke", lease)
+    code, shown = await remit(up, "lease", "show", lease)
+    assert (shown["state"], shown["revoke_failed"]["again_at"]) == ("settled", None)
 
 
 async def test_verify_none_is_green_only_where_every_target_said_so(up: House, shelf: Shelf):

@@ -19,7 +19,7 @@ from remit.model.errors import (
     NotFoundError,
     NotMintedError,
 )
-from remit.model.lease import Credential, Lease, LeaseScope, LeaseState
+from remit.model.lease import Credential, FailedRevocation, Lease, LeaseScope, LeaseState
 from remit.testing.credentials import MemoryTarget
 
 if TYPE_CHECKING:
@@ -196,6 +196,66 @@ async def test_what_will_not_die_is_raised_asked_for_ever_after_and_shown(book: 
     book.clock.move(601)
     assert await book.sweep() == 0
     assert book.target.live == set()
+
+
+async def test_the_last_revocation_that_failed_is_known_and_after_a_restart_as_well(book: Book):
+    lease = book.reserve(task_of())
+    await book.recorder.barrier()
+    await book.leases.issue(lease)
+    (fine,) = book.leases.open_leases()
+    assert fine.revoke_failed is None
+    book.target.fail_revoke = True
+    await book.leases.settle(lease)
+    book.clock.move(2)
+    await book.sweep()
+    (stuck,) = book.leases.open_leases()
+    assert stuck.revoke_failed == FailedRevocation(
+        at=START + timedelta(seconds=2),
+        attempts=2,
+        reason="the target is down",
+        again_at=START + timedelta(seconds=4),
+    )
+    await book.recorder.barrier()
+    assert await book.pages.get(lease.id) == stuck
+
+    book.restart()
+    await book.leases.load()
+    (known,) = book.leases.open_leases()
+    assert known.revoke_failed is not None
+    assert (known.revoke_failed.attempts, known.revoke_failed.again_at) == (2, None)
+    await book.sweep()
+    (asked,) = book.leases.open_leases()
+    assert asked.revoke_failed is not None
+    assert asked.revoke_failed.attempts == 3, "every attempt counts, of whichever run"
+
+    book.target.fail_revoke = False
+    ended = await book.leases.revoke(lease.id, "user:olivia")
+    assert ended.state is LeaseState.SETTLED
+    assert ended.revoke_failed is not None
+    assert (ended.revoke_failed.attempts, ended.revoke_failed.again_at) == (3, None)
+    await book.recorder.barrier()
+    assert await book.pages.get(lease.id) == ended
+
+
+async def test_a_target_that_answers_again_is_not_called_failing(book: Book):
+    target = _Expiring()
+    book = Book(target=target)
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    book.leases.held_by(_never)
+    await book.leases.settle(lease)
+    (held,) = book.leases.open_leases()
+    assert held.revoke_failed is not None
+    assert held.revoke_failed.reason == "what uses it has not ended yet"
+    book.leases._holders._holders.clear()
+    book.clock.move(2)
+    await book.sweep()
+    (running_out,) = book.leases.open_leases()
+    assert running_out.revoke_failed is None
+
+
+async def _never(_: str) -> None:
+    await asyncio.Event().wait()
 
 
 async def test_a_person_can_have_what_will_not_die_asked_again_at_once(book: Book):
