@@ -14,7 +14,7 @@ from postgres import Server, postgres_server
 from postgres_crm import ADMIN, ADMIN_PASSWORD, INSTALLATION, Seat, broker, lay, run
 
 from remit.credentials.brokers.postgres.broker import PostgresBroker
-from remit.credentials.brokers.postgres.disowning import Look, drop, taking
+from remit.credentials.brokers.postgres.disowning import drop, taking
 from remit.model.errors import BrokerError, NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab
@@ -366,13 +366,13 @@ async def test_a_session_that_begins_while_its_role_is_closed_is_ended_too(targe
     made = lab(target)
     lease, held = await made.issue()
     late = await psycopg.AsyncConnection.connect(held.values["url"], autocommit=True)
-    found = Look(oid=oid_of(target, lease.handle), ended=0, elsewhere=(), held=())
+    oid = oid_of(target, lease.handle)
     rows = taking(lease.handle, [(False, "crm", "customer", None, "SELECT")])
     admin = await psycopg.AsyncConnection.connect(
         target.server.dsn(ADMIN, ADMIN_PASSWORD, "crm"), autocommit=True
     )
     async with admin:
-        assert await drop(admin, lease.handle, found, rows)
+        assert await drop(admin, lease.handle, oid, rows)
     with pytest.raises(psycopg.OperationalError):
         await late.execute("SELECT 1")
     await late.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -30,7 +31,16 @@ from remit.credentials.brokers.postgres.admin import (
     rows_of,
     said,
 )
-from remit.credentials.brokers.postgres.disowning import LOCK, drop, held, look, shut, taking
+from remit.credentials.brokers.postgres.disowning import (
+    LOCK,
+    WHO,
+    disowning,
+    drop,
+    held,
+    look,
+    shut,
+    taking,
+)
 from remit.credentials.brokers.postgres.grants import (
     NAME_BYTES,
     Grant,
@@ -38,6 +48,7 @@ from remit.credentials.brokers.postgres.grants import (
     lacking,
     privileges,
     read_grant,
+    revocations,
 )
 from remit.credentials.brokers.postgres.options import address, read_options
 from remit.credentials.brokers.postgres.password import Password, Passwords
@@ -90,6 +101,7 @@ class PostgresBroker:
         self._prefix = f"{surroundings.installation}-"
         self._clock = surroundings.clock
         self._passwords = Passwords()
+        self._made: dict[str, _Made] = {}
         self._desk = Desk(
             address=self._address,
             user=self._options.user,
@@ -128,18 +140,20 @@ class PostgresBroker:
         password = await self._passwords.take()
         minting = _Mint(role=role, password=password, application=application, grant=grant)
         async with self._bounded("mint"):
-            await self._repeated(lambda: self._mint(order, minting))
+            oid = await self._repeated(lambda: self._mint(order, minting))
+        self._made[role] = _Made(oid, disowning(role, revocations(role, grant)))
         self._passwords.prepare()
         return self._credential(order, minting)
 
-    async def _mint(self, order: Order, mint: _Mint) -> None:
+    async def _mint(self, order: Order, mint: _Mint) -> int:
         committing = False
         try:
             # A connection that anything went wrong on is closed, which ends its transaction.
             async with self._desk.connection() as connection:
-                await self._make(connection, order, mint)
+                oid = await self._make(connection, order, mint)
                 committing = True
                 await connection.execute("COMMIT")
+                return oid
         except psycopg.Error as error:
             if error.sqlstate in _AGAIN and not committing:
                 raise
@@ -149,8 +163,11 @@ class PostgresBroker:
                 ) from error
             raise NotMintedError(f"the database made no role: {said(error)}") from error
 
-    async def _make(self, connection: Connection, order: Order, mint: _Mint) -> None:
-        """Begin, make the role, and compare what it was given with what was asked for."""
+    async def _make(self, connection: Connection, order: Order, mint: _Mint) -> int:
+        """Begin, make the role, and compare what it was given with what was asked for.
+
+        Returns its oid.
+        """
         version, database = connection.info.server_version, connection.info.dbname
         if version < OLDEST:
             raise NotMintedError("PostgreSQL 14 or later is needed")
@@ -167,10 +184,11 @@ class PostgresBroker:
             ),
             LOCK,
         )
-        give = sql.SQL("{}; {}").format(
+        give = sql.SQL("{}; {}; {}").format(
             privileges(
                 mint.role, mint.grant, database=database, groups_by_set=version >= _GROUPS_BY_SET
             ),
+            WHO.format(name=sql.Literal(mint.role)),
             lacking(mint.role, mint.grant, database=database),
         )
         if mint.grant.roles:
@@ -182,11 +200,12 @@ class PostgresBroker:
                 )
         else:
             give = sql.SQL("{}; {}").format(make, give)
-        *_, missing = await rows_of(connection, give)
+        *_, who, missing = await rows_of(connection, give)
         if missing:
             raise NotMintedError(
                 f"`{self._options.user}` cannot grant {missing[0][0]}: give it the grant option"
             )
+        return int(who[0][0])
 
     def _credential(self, order: Order, mint: _Mint) -> Credential:
         where = self._address
@@ -230,21 +249,28 @@ class PostgresBroker:
 
     async def _revoke(self, role: str) -> Revocation:
         async with self._desk.connection() as connection:
+            made = self._made.pop(role, None)
             try:
-                found = await shut(connection, role)
+                ended = await shut(connection, role)
             except psycopg.errors.UndefinedObject:
                 await connection.rollback()
                 if await _one(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
                     raise  # to be tried again
                 return await self._gone(connection)
+            if made is not None and not ended and self._options.owned == "drop":
+                with contextlib.suppress(psycopg.Error):
+                    if await drop(connection, role, made.oid, made.taking):
+                        return Revocation(confirmed=True)
+                await connection.rollback()  # it was given, or came to own, more than this made
+            found = await look(connection, role)
             while found.ended:
                 found = await look(connection, role)
             for database in found.elsewhere:
                 async with self._desk.visiting(database) as other:
                     *_, holds = await rows_of(other, held(role))
                     await other.execute(await self._disowning(other, role, holds))
-            disowning = await self._disowning(connection, role, found.held)
-            if not await drop(connection, role, found, disowning):
+            taken = await self._disowning(connection, role, found.held)
+            if not await drop(connection, role, found.oid, taken):
                 raise BrokerError(f"role `{role}` is dropped, but a session of it is not over")
             return Revocation(confirmed=True)
 
@@ -343,6 +369,14 @@ class PostgresBroker:
                 if error.sqlstate not in _AGAIN or not left:
                     raise BrokerError(f"the database failed: {said(error)}") from error
         raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A role that this run made: what is to be taken away again, were nobody to give it more."""
+
+    oid: int
+    taking: sql.Composed
 
 
 class _Mint(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,20 +25,22 @@ _SHUT = sql.SQL(
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off; {lock}; "
     "ALTER ROLE {role} NOLOGIN PASSWORD NULL; COMMIT"
 )
-_WHO = sql.SQL("SELECT oid::int8 FROM pg_roles WHERE rolname = {name}")
+# What the views pg_roles and pg_stat_activity are made from costs less to plan than they do, and
+# every GRANT makes a server plan anew.
+WHO = sql.SQL("SELECT to_regrole(quote_ident({name}))::oid::int8")
 _END = sql.SQL(
-    "SELECT pg_terminate_backend(pid, {milliseconds}) FROM pg_stat_activity "
-    "WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = {name})"
+    "SELECT pg_terminate_backend(pid, {milliseconds}) FROM pg_stat_get_activity(NULL) "
+    "WHERE usesysid = to_regrole(quote_ident({name}))::oid"
 )
 _ELSEWHERE = sql.SQL(
     "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid "
     "WHERE s.refclassid = 'pg_authid'::regclass "
-    "AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = {name}) "
+    "AND s.refobjid = to_regrole(quote_ident({name}))::oid "
     "AND d.datname <> current_database()"
 )
 _HELD = sql.SQL("""
 WITH me AS (
-    SELECT oid AS role FROM pg_roles WHERE rolname = {name}
+    SELECT to_regrole(quote_ident({name}))::oid AS role
 ), touched AS (
     SELECT DISTINCT objid FROM pg_shdepend, me
     WHERE refclassid = 'pg_authid'::regclass AND refobjid = role AND deptype = 'a'
@@ -58,7 +60,7 @@ FROM held h JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relname
 """)
 _GONE = sql.SQL(
     "SELECT (SELECT count(*) FROM pg_roles WHERE oid = {oid} OR rolname = {name}), "
-    "(SELECT count(*) FROM pg_stat_activity WHERE usesysid = {oid})"
+    "(SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE usesysid = {oid})"
 )
 _PRIVILEGES = frozenset(
     {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"}
@@ -79,15 +81,16 @@ class Look:
     held: Sequence[tuple[Any, ...]]
 
 
-async def shut(connection: Connection, role: str) -> Look:
-    """Let nobody log in any more; once that is committed, end the sessions and look around.
+async def shut(connection: Connection, role: str) -> int:
+    """Let nobody log in any more; once that is committed, end the sessions: return how many.
 
     Raises:
         psycopg.errors.UndefinedObject: there is no such role; a transaction is open still.
         psycopg.Error: the server failed.
     """
     closing = _SHUT.format(lock=LOCK, role=sql.Identifier(role))
-    return await _looked(connection, sql.SQL("{}; {}").format(closing, _looking(role)))
+    *_, ended = await rows_of(connection, sql.SQL("{}; {}").format(closing, _ending(role)))
+    return len(ended)
 
 
 async def look(connection: Connection, role: str) -> Look:
@@ -96,14 +99,15 @@ async def look(connection: Connection, role: str) -> Look:
     Raises:
         psycopg.Error: the server failed.
     """
-    return await _looked(connection, _looking(role))
-
-
-def _looking(role: str) -> sql.Composed:
     # One transaction, for the list of sessions stays as it was first seen until a transaction ends.
     name = sql.Literal(role)
-    return sql.SQL("; ").join(
-        [_WHO.format(name=name), _ending(role), _ELSEWHERE.format(name=name), held(role)]
+    looking = [WHO.format(name=name), _ending(role), _ELSEWHERE.format(name=name), held(role)]
+    *_, who, ended, elsewhere, holds = await rows_of(connection, sql.SQL("; ").join(looking))
+    return Look(
+        oid=int(who[0][0] or 0),
+        ended=len(ended),
+        elsewhere=tuple(row[0] for row in elsewhere),
+        held=holds,
     )
 
 
@@ -111,18 +115,10 @@ def _ending(role: str) -> sql.Composed:
     return _END.format(name=sql.Literal(role), milliseconds=sql.Literal(_TERMINATE_MILLISECONDS))
 
 
-async def _looked(connection: Connection, statements: sql.Composed) -> Look:
-    *_, who, ended, elsewhere, holds = await rows_of(connection, statements)
-    return Look(
-        oid=int(who[0][0]) if who else 0,
-        ended=len(ended),
-        elsewhere=tuple(row[0] for row in elsewhere),
-        held=holds,
-    )
-
-
-async def drop(connection: Connection, role: str, look: Look, disowning: sql.Composed) -> bool:
+async def drop(connection: Connection, role: str, oid: int, disowning: sql.Composed) -> bool:
     """Take away what the role has here, drop it, and ask; return whether nothing of it is left.
+
+    ``oid``: the role's, which sessions that outlive it still show.
 
     Raises:
         psycopg.Error: something of somebody else's depends on what it owns, or the server failed.
@@ -138,7 +134,7 @@ async def drop(connection: Connection, role: str, look: Look, disowning: sql.Com
             lock=LOCK,
             disowning=disowning,
             role=sql.Identifier(role),
-            gone=_GONE.format(oid=sql.Literal(look.oid), name=sql.Literal(role)),
+            gone=_GONE.format(oid=sql.Literal(oid), name=sql.Literal(role)),
         ),
     )
     return left == [(0, 0)]
@@ -157,8 +153,13 @@ def taking(role: str, held: Sequence[tuple[Any, ...]]) -> sql.Composed:
         for row in held
         if row[4] in _PRIVILEGES
     ]
-    statements.append(sql.SQL("DROP OWNED BY {}").format(name))
-    return sql.SQL("; ").join(statements)
+    return disowning(role, statements)
+
+
+def disowning(role: str, revocations: Sequence[sql.Composed]) -> sql.Composed:
+    """Return the statements that take away what was granted by name, and drop what the role owns."""
+    owned = sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role))
+    return sql.SQL("; ").join([*revocations, owned])
 
 
 def _revocation(

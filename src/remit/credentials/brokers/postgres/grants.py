@@ -187,7 +187,7 @@ def privileges(role: str, grant: Grant, *, database: str, groups_by_set: bool) -
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(schema), to)
         for schema in sorted(schemas)
     ]
-    parts += [_table(table, to) for table in grant.tables]
+    parts += [_table("GRANT {} ON {} TO {}", table, to) for table in grant.tables]
     parts += [
         sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(sql.Identifier(s.schema, s.sequence), to)
         for s in grant.sequences
@@ -199,7 +199,22 @@ def privileges(role: str, grant: Grant, *, database: str, groups_by_set: bool) -
     return sql.SQL("; ").join(parts)
 
 
-def _table(table: Table, to: sql.Identifier) -> sql.Composed:
+def revocations(role: str, grant: Grant) -> list[sql.Composed]:
+    """Return the statements that take the grant's tables, columns and sequences away again."""
+    name = sql.Identifier(role)
+    return [_table("REVOKE {} ON {} FROM {}", table, name) for table in grant.tables] + [
+        sql.SQL("REVOKE USAGE ON SEQUENCE {} FROM {}").format(
+            sql.Identifier(s.schema, s.sequence), name
+        )
+        for s in grant.sequences
+    ]
+
+
+def _table(
+    words: Literal["GRANT {} ON {} TO {}", "REVOKE {} ON {} FROM {}"],
+    table: Table,
+    role: sql.Identifier,
+) -> sql.Composed:
     on: sql.Composable
     if table.table == "*":
         on = sql.SQL("ALL TABLES IN SCHEMA {}").format(sql.Identifier(table.schema))
@@ -214,7 +229,7 @@ def _table(table: Table, to: sql.Identifier) -> sql.Composed:
         sql.SQL("{}{}").format(sql.SQL(privilege.upper()), columns)
         for privilege in table.privileges
     )
-    return sql.SQL("GRANT {} ON {} TO {}").format(what, on, to)
+    return sql.SQL(words).format(what, on, role)
 
 
 def lacking(role: str, grant: Grant, *, database: str) -> sql.Composed:
