@@ -61,8 +61,7 @@ class Spent:
 class Template:
     """An administrator's upper bound on mandates; versioned with the policy bundle.
 
-    ``environments`` are the target environments a task under it may touch. ``delegable`` is how
-    many times it may be passed on.
+    ``environments`` are the target environments a task under it may touch.
     """
 
     name: str
@@ -77,12 +76,27 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What a delegated task's authority was taken from.
+
+    ``task`` is the parent task's id, ``mandate`` its mandate's digest (``sha256:<hex>``), and
+    ``workload`` the delegator, whose task it is. The digest commits to the parent's own ``Parent``,
+    and so to the whole chain.
+    """
+
+    task: str
+    mandate: str
+    workload: SpiffeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mandate:
     """Signed, bounded authority for one task.
 
     ``prompt`` is the salted digest of the prompt (``sha256:<hex>``), or None where there was none.
     ``id`` is the task's id, ``agent`` the registered name of its workload. A call must satisfy the
-    mandate *and* the template it was opened under.
+    mandate *and* the template it was opened under, and where ``parent`` is set, those of every task
+    above it as well.
     """
 
     id: str
@@ -100,5 +114,5 @@ class Mandate:
     budget: Budget
     issued_at: datetime
     expires_at: datetime
-    parent: str | None = None
+    parent: Parent | None = None
     agent: str = ""

@@ -69,7 +69,8 @@ class Agent:
 
     ``autonomy`` runs from 0 (suggests only) to 4 (acts unattended). ``templates`` names the mandate
     templates it may open a task under; ``gateway_templates`` those it may open itself, with the
-    gateway's own tools.
+    gateway's own tools. ``max_depth`` is how many delegations below a root task it may act; 0 is for
+    root tasks alone.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Agent:
     autonomy: int = 1
     templates: tuple[str, ...] = ()
     gateway_templates: tuple[str, ...] = ()
+    max_depth: int = 4
     state: AgentState = AgentState.ACTIVE
     registered_at: datetime
 

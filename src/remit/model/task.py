@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from remit.model.label import Label
@@ -31,6 +31,10 @@ class Task:
     bytes (``sha256:<hex>``). ``template`` is the upper bound in force now. ``key`` is the thumbprint
     (RFC 7638) of the key that the agent has to hold, or ``OWN_KEY``; None where the task is bound to
     its workload only.
+
+    ``above`` are the tasks it was delegated from, as they stand, the nearest first; a root has none,
+    and where a task has ended they may be left out. ``ended_with`` is the task above whose end ended
+    this one.
     """
 
     mandate: Mandate
@@ -43,11 +47,38 @@ class Task:
     closed_at: datetime | None = None
     closed_by: str | None = None
     key: str | None = None
+    ended_with: str | None = None
+    above: tuple[Task, ...] = ()
 
     @property
     def id(self) -> str:
         """The task's id, which is its mandate's."""
         return self.mandate.id
+
+    @property
+    def chain(self) -> tuple[Task, ...]:
+        """This task and every one above it, up to the root: each bounds every call."""
+        return (self, *self.above)
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it ends by itself: the first end in its chain, of a mandate or template in force."""
+        return min(
+            end
+            for each in self.chain
+            for end in (
+                each.mandate.expires_at,
+                each.mandate.issued_at + timedelta(seconds=each.template.expires_seconds),
+            )
+        )
+
+    @property
+    def held(self) -> Label:
+        """What the task may know: what it touched, and every task above it, which spoke to it."""
+        label = self.label
+        for each in self.above:
+            label = label.join(each.label)
+        return label
 
     def record(self) -> Step:
         """Return the admission of a call under this task."""
@@ -58,6 +89,7 @@ class Task:
                 "template": self.mandate.template,
                 "on_behalf_of": self.mandate.on_behalf_of,
                 "calls_spent": self.spent.calls,
+                **({"depth": len(self.above)} if self.above else {}),
             },
         )
 
@@ -68,7 +100,8 @@ class Bounds:
 
     ``violations`` are sentences, one an argument out of bounds. ``exhausted`` names each part of
     the budget that this call would exceed. ``approval_role`` is the role the mandate or template
-    asks approval from.
+    asks approval from. For a delegated task all of it is said of the whole chain: the least of what
+    each mandate and template in it allows.
     """
 
     in_template: bool

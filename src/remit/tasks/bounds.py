@@ -55,18 +55,23 @@ def measure(task: Task, call: Call, *, running_seconds: float = 0.0) -> Bounds:
             f"the mandate asks approval from {shown(role)} and the template from "
             f"{shown(bound_role)}: no one approval would do for both"
         )
-    if len(violations) > _MAX_SENTENCES:
-        rest = len(violations) - _MAX_SENTENCES
-        violations[_MAX_SENTENCES:] = [f"and {rest} more rules are broken"]
     calls = [b.calls for b in (mandate.budget, template.budget) if b.calls is not None]
     return Bounds(
         in_template=bool(allowed),
         in_mandate=bool(asked),
-        violations=tuple(violations),
+        violations=shortened(violations),
         exhausted=exhausted(task, call, running_seconds=running_seconds),
         approval_role=bound_role or role,
         calls_left=max(0, min(calls) - task.spent.calls) if calls else None,
     )
+
+
+def shortened(sentences: Sequence[str]) -> tuple[str, ...]:
+    """Return the first sentences, and how many more there are."""
+    if len(sentences) <= _MAX_SENTENCES:
+        return tuple(sentences)
+    rest = len(sentences) - _MAX_SENTENCES
+    return (*sentences[:_MAX_SENTENCES], f"and {rest} more rules are broken")
 
 
 def exhausted(task: Task, call: Call, *, running_seconds: float = 0.0) -> tuple[str, ...]:

@@ -8,13 +8,10 @@ store in the same breath.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-
-import structlog
 
 from remit.model.call import Call
 from remit.model.errors import (
@@ -23,36 +20,28 @@ from remit.model.errors import (
     NotFoundError,
     RemitError,
 )
-from remit.model.ids import new_id
 from remit.model.label import Label
 from remit.model.mandate import Template
 from remit.model.record import Context, Recorder
 from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Bounds, Task, TaskState
-from remit.tasks import bounds, budgets, opening
+from remit.tasks import budgets, chains, delegating, opening
+from remit.tasks.delegating import DelegationLimits, NoAgents, require_delegators
+from remit.tasks.ending import Endings
 from remit.tasks.live import LiveTask
-from remit.tasks.mandates import (
-    MANDATE_TYP,
-    from_claims,
-    narrowed,
-)
-from remit.tasks.ports import Clock, Signer, TaskStore
+from remit.tasks.opening import Asked
+from remit.tasks.ports import Agents, Clock, Signer, TaskStore
 from remit.tasks.possession import key_asked, key_of, require_key
 from remit.tasks.request import Opened, TaskRequest
 from remit.tasks.sessions import Sessions
-from remit.tasks.steps import bound, ended, opened
+from remit.tasks.steps import bound, delegated, opened
+from remit.tasks.taking_up import take_up
 from remit.tasks.templates import withdrawn
 from remit.tasks.token import issue_token, token_of
 
-log = structlog.get_logger()
-
-_SALT_BYTES = 16
-_ID_BYTES = 10
-_PAGE = 500
-
 
 class TaskDesk:
-    """Opens, admits, measures, spends, settles and closes tasks."""
+    """Opens, delegates, admits, measures, spends, settles and closes tasks."""
 
     def __init__(
         self,
@@ -66,6 +55,8 @@ class TaskDesk:
         close_wait_seconds: float = 10.0,
         max_open_per_agent: int = 1000,
         require_proof: bool = False,
+        agents: Agents | None = None,
+        delegation: DelegationLimits | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
@@ -73,30 +64,32 @@ class TaskDesk:
         self._clock = clock
         self._templates = dict(templates)
         self._randomness = randomness
-        self._close_wait_seconds = close_wait_seconds
         self._max_open = max_open_per_agent
         self._require_proof = require_proof
+        self._agents = agents or NoAgents()
+        self._delegation = delegation or DelegationLimits()
         self._open: dict[str, LiveTask] = {}
         self._late: dict[str, LiveTask] = {}
-        self._endings: set[asyncio.Future[Task]] = set()
         self._sessions = Sessions()
+        self._endings = Endings(
+            open_tasks=self._open,
+            late=self._late,
+            sessions=self._sessions,
+            store=store,
+            recorder=recorder,
+            clock=clock,
+            wait_seconds=close_wait_seconds,
+        )
 
     async def load(self) -> None:
         """Take up the open tasks of the store, after a start.
 
         What was taken by calls in flight when the process died stays taken. A task whose stored
-        mandate no longer verifies is taken up to be closed, and admits nothing.
+        mandate no longer verifies is taken up to be closed, and admits nothing; so is one whose
+        parent is not open, see :meth:`disowned`.
         """
-        after = None
-        while True:
-            page = await self._store.list(state=TaskState.OPEN, limit=_PAGE, after=after)
-            for task in page:
-                live = LiveTask(replace(task, template=self._in_force(task)))
-                live.ending = not self._vouched(task)
-                self._open[task.id] = live
-            if len(page) < _PAGE:
-                return
-            after = page[-1].id
+        found = await take_up(self._store, self._signer, self._clock(), self._in_force)
+        self._open.update(found)
 
     async def open(
         self, request: TaskRequest, *, agent: Agent, opened_by: str, key: str | None = None
@@ -115,33 +108,81 @@ class TaskDesk:
         on_behalf_of = opening.beneficiary(request, agent, opened_by)
         by_agent = opened_by == str(agent.spiffe_id)
         key = key_asked(request, key, required=by_agent and self._require_proof)
-        self._require_room(agent)
-        now = self._clock()
-        task_id = new_id("task", now, self._randomness(_ID_BYTES))
-        salt = self._randomness(_SALT_BYTES)
-        mandate = narrowed(
-            template,
-            request,
-            task_id=task_id,
+        return await self._begin(
+            Asked(
+                request=request,
+                template=template,
+                agent=agent,
+                on_behalf_of=on_behalf_of,
+                opened_by=opened_by,
+                key=key,
+            )
+        )
+
+    async def delegate(
+        self, request: TaskRequest, *, parent: str, agent: Agent, opened_by: str
+    ) -> Opened:
+        """Give ``agent`` a part of an open task: recorded in both chains and durable.
+
+        Whoever calls this has made sure that ``opened_by`` may: it holds the parent's token, or is a
+        person who may end the parent. The key of the parent is not the child's.
+
+        Raises:
+            MandateError: the parent admits nothing, or not this agent, template or beneficiary.
+            InputError: the request asks for more than template and parent have.
+            ConflictError: too many tasks are open below the parent, or for the agent.
+            EvidenceError: it could not be made durable; nothing was delegated.
+        """
+        above = self._open.get(parent)
+        if above is None or above.is_over(self._clock()):
+            raise MandateError(await self._why_not(parent))
+        require_delegators(above, self._agents, own=True)
+        template = opening.template_for(request, agent, self._templates)
+        on_behalf_of = delegating.beneficiary(request, above.task)
+        delegating.require_taker(above, agent, self._delegation)
+        asked = Asked(
+            request=request,
+            template=template,
             agent=agent,
             on_behalf_of=on_behalf_of,
             opened_by=opened_by,
-            prompt=opening.prompt_digest(salt, request.prompt),
-            now=now,
+            key=request.key,
+            above=above.task,
         )
-        task = opening.signed(mandate, template, key, self._signer)
-        live = LiveTask(task)
+        child = await self._begin(asked, above)
+        if not self.is_open(child.task.id):
+            raise MandateError("the task ended while a part of it was being delegated")
+        return child
+
+    async def _begin(self, asked: Asked, above: LiveTask | None = None) -> Opened:
+        self._require_room(asked.agent)
+        drawn = opening.draw(
+            asked, signer=self._signer, clock=self._clock, randomness=self._randomness
+        )
+        task = drawn.task
+        known = asyncio.Event()
+        live = LiveTask(task, above=() if above is None else above.chain, opened=known)
         live.token = issue_token(self._signer, task)
         self._open[task.id] = live
         try:
-            self._recorder.stage(opened(task, salt, request.prompt), Context(task=task.id))
+            follows: tuple[str, ...] = ()
+            if above is not None:
+                # Below its parent from here on: an end of the parent is this one's, too.
+                above.below.append(live)
+                follows = (self._recorder.stage(delegated(task), Context(task=above.task.id)),)
+            step = opened(task, drawn.salt, asked.request.prompt)
+            self._recorder.stage(step, Context(task=task.id, parents=follows))
             self._store.put(task)
             await self._recorder.barrier()
         except RemitError:
             # Cancelled is not lost: a task that became durable stays, and expires unused.
             self._open.pop(task.id, None)
+            if above is not None:
+                above.below.remove(live)
             raise
-        return Opened(task, live.token)
+        finally:
+            known.set()
+        return Opened(live.standing(), live.token)
 
     async def admit(self, claim: Claim, subject: Subject) -> Task:
         """Return the open task whose token the claim carries.
@@ -154,15 +195,16 @@ class TaskDesk:
         """
         token = token_of(claim, subject, self._signer)
         live = self._open.get(token.task)
-        if live is None or live.ending or live.expires_at() <= self._clock():
+        if live is None or live.is_over(self._clock()):
             raise MandateError(await self._why_not(token.task))
         if live.task.mandate.workload != subject.workload:
             raise MandateError("the task is another workload's")
         if token.key is not None and token.key != live.task.key:
             raise MandateError("the task token is bound to another key than its task")
+        require_delegators(live, self._agents)
         self.require_key(live.task, subject)
         self._bind(live, subject)
-        return live.task
+        return live.standing()
 
     def require_key(self, task: Task, subject: Subject) -> None:
         """Raise unless the subject shows the key that the task is bound to.
@@ -199,15 +241,16 @@ class TaskDesk:
         return live.token
 
     def measure(self, task: Task, call: Call) -> Bounds:
-        """Say how a call stands against mandate, template and budget, as they are now."""
-        live = self._open.get(task.id)
+        """Say how a call stands against every mandate of its chain, as they and all else are now."""
+        live, now = self._open.get(task.id), self._clock()
         if live is None:
-            return bounds.measure(task, call)
-        running = live.running_seconds(self._clock())
-        return bounds.measure(live.task, call, running_seconds=running)
+            return chains.measure([(each, 0.0) for each in task.chain], call)
+        return chains.measure([(up.task, up.running_seconds(now)) for up in live.chain], call)
 
     def spend(self, task_id: str, call: Call) -> None:
         """Take what the call costs and mark it in flight, at once or not at all.
+
+        It is taken from the task and from every task above it.
 
         Raises:
             MandateError: the task is closed or expired, another call took the rest, or the call's
@@ -216,7 +259,8 @@ class TaskDesk:
         """
         live = self._admitting(task_id)
         budgets.take(live, call, self._clock())
-        self._store.put(live.task)
+        for each in live.chain:
+            self._store.put(each.task)
 
     def require_open(self, task_id: str) -> None:
         """Raise unless the task still admits calls.
@@ -227,23 +271,31 @@ class TaskDesk:
         self._admitting(task_id)
 
     def settle(self, task_id: str, call: Call, *, seconds: float, label: Label) -> None:
-        """End a call's flight: add its seconds, join its label. Only the first time counts.
+        """End a call's flight: add its seconds, join its label, here and in every task above.
 
-        A call that outlasts its task's end is still counted, and opens nothing again.
+        Only the first time counts. A call that outlasts its task's end is still counted, and opens nothing again.
         """
         live = self._open.get(task_id) or self._late.get(task_id)
         if live is None or call.id not in live.in_flight:
             return
         budgets.land(live, call, seconds=seconds, label=label)
-        if not live.in_flight:
-            self._late.pop(task_id, None)
-        self._store.put(live.task)
+        for each in live.chain:
+            if not each.in_flight:
+                self._late.pop(each.task.id, None)
+            self._store.put(each.task)
 
     async def close(self, task_id: str, state: TaskState, by: str) -> Task:
-        """End a task; nothing new is admitted from the first line on.
+        """End a task and every task below it, and return the former: see :meth:`close_tree`."""
+        return (await self.close_tree(task_id, state, by))[-1]
 
-        Calls in flight are waited for, as long as ``close_wait_seconds``. A caller that goes away
-        does not stop the end.
+    async def close_tree(
+        self, task_id: str, state: TaskState, by: str, *, ended_with: str | None = None
+    ) -> Sequence[Task]:
+        """End a task and every task below it, the deepest first; return them in that order.
+
+        Nothing new is admitted from the first line on. Calls in flight are waited for, as long as
+        ``close_wait_seconds``. A caller that goes away does not stop the end. ``ended_with`` names
+        the task above whose end, or whose agent's, is the reason.
 
         Raises:
             NotFoundError: there is no such task.
@@ -255,72 +307,35 @@ class TaskDesk:
         if live is None:
             known = await self.get(task_id)
             raise ConflictError(f"task `{task_id}` is {known.state.value} already")
-        if live.closing:
-            raise ConflictError(f"task `{task_id}` is being closed")
-        live.ending = live.closing = True
-        ending = asyncio.ensure_future(self._end(live, state, by))
-        self._endings.add(ending)
-        ending.add_done_callback(self._ended)
-        return await asyncio.shield(ending)
-
-    async def _end(self, live: LiveTask, state: TaskState, by: str) -> Task:
-        task_id = live.task.id
-        try:
-            if live.in_flight:
-                with contextlib.suppress(TimeoutError):  # its answer will find the task closed
-                    async with asyncio.timeout(self._close_wait_seconds):
-                        await live.idle.wait()
-            closed = replace(live.task, state=state, closed_at=self._clock(), closed_by=by)
-            landed = await self._landed(live)
-            if landed is not None:
-                closed = replace(
-                    closed,
-                    state=landed.state,
-                    closed_at=landed.closed_at,
-                    closed_by=landed.closed_by,
-                )
-            # From here on a late answer settles into the closed task, not over it.
-            live.task = closed
-            if landed is None:
-                live.staged_end = (self._recorder.epoch, closed)
-                self._recorder.stage(ended(closed), Context(task=task_id))
-            self._store.put(closed)
-            await self._recorder.barrier()
-        except BaseException:
-            live.task = replace(live.task, state=TaskState.OPEN, closed_at=None, closed_by=None)
-            live.closing = False
-            raise
-        self._open.pop(task_id, None)
-        if live.in_flight:
-            self._late[task_id] = live
-        self._sessions.release(task_id)
-        return live.task
-
-    async def _landed(self, live: LiveTask) -> Task | None:
-        """Return the end that an earlier attempt wrote after all: a task ends once in the log."""
-        if live.staged_end is None:
-            return None
-        epoch, closed = live.staged_end
-        await self._recorder.barrier()
-        return closed if self._recorder.epoch == epoch else None
-
-    def _ended(self, ending: asyncio.Future[Task]) -> None:
-        self._endings.discard(ending)
-        if not ending.cancelled() and (error := ending.exception()) is not None:
-            log.warning("a task could not be closed", reason=str(error))
+        return await self._endings.end(live, state, by, ended_with)
 
     def due(self, now: datetime) -> Sequence[str]:
-        """Return the open tasks past their expiry."""
+        """Return the open tasks past their expiry, without those that end with one above."""
         return [
             task_id
             for task_id, live in self._open.items()
-            if live.expires_at() <= now and not live.closing
+            if live.expires_at() <= now
+            and not live.closing
+            and not any(up.closing or up.expires_at() <= now for up in live.above)
         ]
+
+    def disowned(self) -> Sequence[tuple[str, str]]:
+        """Return the delegated tasks that are to end, each with the task it was delegated from.
+
+        That is not open any more, or its agent is not active. Those below one of them are left out.
+        """
+        return delegating.disowned(list(self._open.values()), self._agents)
 
     def is_open(self, task_id: str) -> bool:
         """Say whether the task still admits calls."""
         live = self._open.get(task_id)
-        return live is not None and not live.ending
+        if live is None or any(each.ending for each in live.chain):
+            return False
+        try:
+            require_delegators(live, self._agents)
+        except MandateError:
+            return False
+        return True
 
     @property
     def open_count(self) -> int:
@@ -335,7 +350,7 @@ class TaskDesk:
         """
         live = self._open.get(task_id)
         if live is not None:
-            return live.task
+            return live.standing()
         task = await self._store.get(task_id)
         if task is None:
             raise NotFoundError(f"there is no task `{task_id[:64]}`")
@@ -346,11 +361,14 @@ class TaskDesk:
         *,
         state: TaskState | None = None,
         agent: str | None = None,
+        parent: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Task]:
-        """Return tasks, newest first; ``agent`` is an agent's name."""
-        return await self._store.list(state=state, agent=agent, limit=limit, after=after)
+        """Return tasks, newest first; ``agent`` is an agent's name, ``parent`` a task's id."""
+        return await self._store.list(
+            state=state, agent=agent, parent=parent, limit=limit, after=after
+        )
 
     @property
     def templates(self) -> Mapping[str, Template]:
@@ -366,19 +384,6 @@ class TaskDesk:
     def _in_force(self, task: Task) -> Template:
         return self._templates.get(task.mandate.template) or withdrawn(task.template)
 
-    def _vouched(self, task: Task) -> bool:
-        """Return whether the stored mandate is one this authority signed; an expired one is due."""
-        if task.mandate.expires_at <= self._clock():
-            return True
-        try:
-            claims = self._signer.verify(task.signed_mandate, typ=MANDATE_TYP)
-            vouched = from_claims(claims) == task.mandate
-        except RemitError:
-            vouched = False
-        if not vouched:
-            log.error("a stored mandate does not verify: its task admits nothing", task=task.id)
-        return vouched
-
     def _require_room(self, agent: Agent) -> None:
         count = sum(live.task.mandate.workload == agent.spiffe_id for live in self._open.values())
         if count >= self._max_open:
@@ -386,16 +391,18 @@ class TaskDesk:
 
     def _admitting(self, task_id: str) -> LiveTask:
         live = self._open.get(task_id)
-        if live is None or live.ending:
+        if live is None or any(each.ending for each in live.chain):
             raise MandateError("the task was closed while the call was under way")
         if live.expires_at() <= self._clock():
             raise MandateError("the task has expired")
+        require_delegators(live, self._agents)
         return live
 
     async def _why_not(self, task_id: str) -> str:
         live = self._open.get(task_id)
         if live is not None:
-            return "the task is being closed" if live.ending else "the task has expired"
+            closing = any(each.ending for each in live.chain)
+            return "the task is being closed" if closing else "the task has expired"
         try:
             state = (await self.get(task_id)).state.value
         except NotFoundError:

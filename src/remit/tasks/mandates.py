@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from remit.model.errors import InputError, ProofError
 from remit.model.label import Confidentiality
-from remit.model.mandate import AmountLimit, Budget, Capability, Mandate, Template
+from remit.model.mandate import AmountLimit, Budget, Capability, Mandate, Parent, Template
 from remit.model.record import Json
 from remit.model.subject import Agent, Environment, SpiffeId
 from remit.tasks.request import TaskRequest
@@ -122,7 +122,13 @@ def to_claims(mandate: Mandate, issuer: str) -> dict[str, Json]:
                 for a in budget.amounts
             ],
         },
-        "parent": mandate.parent,
+        "parent": None
+        if mandate.parent is None
+        else {
+            "task": mandate.parent.task,
+            "mandate": mandate.parent.mandate,
+            "workload": str(mandate.parent.workload),
+        },
     }
 
 
@@ -158,10 +164,16 @@ def from_claims(claims: Mapping[str, Any]) -> Mandate:
             ),
             issued_at=datetime.fromtimestamp(claims["iat"], UTC),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
-            parent=claims["parent"],
+            parent=_parent(claims["parent"]),
         )
     except (KeyError, TypeError, ValueError, ArithmeticError, InputError) as error:
         raise ProofError("the claims are not those of a mandate") from error
+
+
+def _parent(claim: Any) -> Parent | None:
+    if claim is None:
+        return None
+    return Parent(**{**claim, "workload": SpiffeId.parse(claim["workload"])})
 
 
 def claims_of(signed: str) -> Mapping[str, Any]:

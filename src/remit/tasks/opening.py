@@ -3,15 +3,69 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from remit.model.errors import InputError, MandateError
+from remit.model.ids import new_id
 from remit.model.mandate import Mandate, Template
 from remit.model.subject import Agent, AgentState
 from remit.model.task import Task
-from remit.tasks.mandates import MANDATE_TYP, MAX_MANDATE_BYTES, digest_of, to_claims
-from remit.tasks.ports import Signer
+from remit.tasks.delegating import within
+from remit.tasks.mandates import MANDATE_TYP, MAX_MANDATE_BYTES, digest_of, narrowed, to_claims
+from remit.tasks.ports import Clock, Signer
 from remit.tasks.request import TaskRequest
+
+_SALT_BYTES = 16
+_ID_BYTES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Who asks for a task with what, once that is allowed. ``above`` is the task it is a part of."""
+
+    request: TaskRequest
+    template: Template
+    agent: Agent
+    on_behalf_of: str
+    opened_by: str
+    key: str | None
+    above: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A task with its signed mandate, and the salt of its prompt's digest."""
+
+    task: Task
+    salt: bytes = field(repr=False)
+
+
+def draw(
+    asked: Asked, *, signer: Signer, clock: Clock, randomness: Callable[[int], bytes]
+) -> Drawn:
+    """Return the open task that is asked for, inside its template, and inside what is above it.
+
+    Raises:
+        InputError: the request asks for more, or is too long.
+    """
+    now: datetime = clock()
+    task_id = new_id("task", now, randomness(_ID_BYTES))
+    salt = randomness(_SALT_BYTES)
+    mandate = narrowed(
+        asked.template,
+        asked.request,
+        task_id=task_id,
+        agent=asked.agent,
+        on_behalf_of=asked.on_behalf_of,
+        opened_by=asked.opened_by,
+        prompt=prompt_digest(salt, asked.request.prompt),
+        now=now,
+    )
+    if asked.above is not None:
+        mandate = within(mandate, asked.request, asked.above)
+    return Drawn(signed(mandate, asked.template, asked.key, signer), salt)
 
 
 def template_for(request: TaskRequest, agent: Agent, templates: Mapping[str, Template]) -> Template:

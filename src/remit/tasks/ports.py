@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from remit.model.record import Json
+from remit.model.subject import Agent, SpiffeId
 from remit.model.task import Task, TaskState
 
 Clock = Callable[[], datetime]
@@ -34,6 +35,14 @@ class Signer(Protocol):
         ...
 
 
+class Agents(Protocol):
+    """Knows how the agents that delegate stand; the registry implements it."""
+
+    def by_id(self, spiffe_id: SpiffeId, /) -> Agent | None:
+        """Return the agent of this SPIFFE ID."""
+        ...
+
+
 class TaskStore(Protocol):
     """Where tasks outlive the process."""
 
@@ -50,8 +59,12 @@ class TaskStore(Protocol):
         *,
         state: TaskState | None = None,
         agent: str | None = None,
+        parent: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Task]:
-        """Return tasks, newest first; ``after`` is the last id of the page before."""
+        """Return tasks, newest first; ``after`` is the last id of the page before.
+
+        ``parent`` is the id of the task that they were delegated from.
+        """
         ...

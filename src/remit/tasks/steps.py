@@ -26,8 +26,24 @@ def opened(task: Task, salt: bytes, prompt: str | None) -> Step:
             "prompt": mandate.prompt,
             "expires_at": mandate.expires_at.isoformat(),
             "key": task.key,
+            "parent": None if mandate.parent is None else mandate.parent.task,
         },
         payloads=() if prompt is None else (Payload("prompt", kept.encode()),),
+    )
+
+
+def delegated(task: Task) -> Step:
+    """Return what the parent's chain keeps of a task that is delegated from it."""
+    mandate = task.mandate
+    return Step(
+        kind="task.delegated",
+        body={
+            "child": task.id,
+            "child_mandate": task.mandate_digest,
+            "agent": mandate.agent,
+            "workload": str(mandate.workload),
+            "opened_by": mandate.opened_by,
+        },
     )
 
 
@@ -43,6 +59,7 @@ def ended(task: Task) -> Step:
         body={
             "mandate": task.mandate_digest,
             "closed_by": task.closed_by,
+            "ended_with": task.ended_with,
             "calls": task.spent.calls,
             "milliseconds": round(task.spent.seconds * 1000),
             "amounts": {name: str(amount) for name, amount in task.spent.amounts.items()},

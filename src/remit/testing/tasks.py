@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from remit.model.errors import UnidentifiedError
 from remit.model.record import Json
+from remit.model.subject import Agent, SpiffeId
 from remit.model.task import Task, TaskState
 
 
@@ -31,6 +32,7 @@ class MemoryTasks:
         *,
         state: TaskState | None = None,
         agent: str | None = None,
+        parent: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Task]:
@@ -40,9 +42,25 @@ class MemoryTasks:
             for _, task in sorted(self._tasks.items(), reverse=True)
             if (state is None or task.state is state)
             and (agent is None or task.mandate.agent == agent)
+            and (parent is None or (task.mandate.parent and task.mandate.parent.task == parent))
             and (after is None or task.id < after)
         ]
         return found[:limit]
+
+
+class MemoryAgents:
+    """Implements ``tasks.ports.Agents`` with what it was given."""
+
+    def __init__(self, *agents: Agent) -> None:
+        self._agents = {agent.spiffe_id: agent for agent in agents}
+
+    def put(self, agent: Agent) -> None:
+        """Register an agent, or change it."""
+        self._agents[agent.spiffe_id] = agent
+
+    def by_id(self, spiffe_id: SpiffeId) -> Agent | None:
+        """Return the agent of this SPIFFE ID."""
+        return self._agents.get(spiffe_id)
 
 
 class MemorySigner:

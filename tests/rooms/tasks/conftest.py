@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -13,12 +13,13 @@ import pytest
 from remit.model.call import Call
 from remit.model.subject import Agent, Claim, Environment, SpiffeId, Subject
 from remit.model.task import Task
+from remit.tasks.delegating import DelegationLimits
 from remit.tasks.desk import TaskDesk
 from remit.tasks.request import Opened, TaskRequest
 from remit.tasks.templates import parse_template
 from remit.testing.evidence import MemoryRecorder
 from remit.testing.identity import ManualClock
-from remit.testing.tasks import MemorySigner, MemoryTasks
+from remit.testing.tasks import MemoryAgents, MemorySigner, MemoryTasks
 
 REFUND = b"""
 purpose = "Refund customers"
@@ -77,6 +78,14 @@ def call(
     )
 
 
+def claim(token: str) -> Claim:
+    return Claim(task_token=token)
+
+
+def another(name: str) -> Agent:
+    return replace(AGENT, name=name, spiffe_id=SpiffeId("test.example", f"/agents/{name}"))
+
+
 def subject(workload: SpiffeId = AGENT.spiffe_id) -> Subject:
     return Subject(
         workload=workload,
@@ -96,9 +105,13 @@ class House:
     signer: MemorySigner = field(default_factory=MemorySigner)
     desk: TaskDesk = field(init=False)
     refund: bytes = REFUND
+    agents: MemoryAgents = field(default_factory=lambda: MemoryAgents(AGENT))
+    max_depth: int = 4
+    max_below: int = 8
 
     agent = AGENT
     call = staticmethod(call)
+    claim = staticmethod(claim)
     subject = staticmethod(subject)
 
     def __post_init__(self) -> None:
@@ -118,11 +131,23 @@ class House:
             },
             close_wait_seconds=0.05,
             max_open_per_agent=3,
+            agents=self.agents,
+            delegation=DelegationLimits(depth=self.max_depth, tasks=self.max_below),
         )
 
     async def open(self, **keys: Any) -> Opened:
         request = TaskRequest.parse({"template": "support.refund", **keys})
         return await self.desk.open(request, agent=AGENT, opened_by=ANN)
+
+    def register(self, name: str) -> Agent:
+        agent = another(name)
+        self.agents.put(agent)
+        return agent
+
+    async def delegate(self, parent: Task, to: Agent, /, **keys: Any) -> Opened:
+        request = TaskRequest.parse({"template": "support.refund", **keys})
+        by = str(parent.mandate.workload)
+        return await self.desk.delegate(request, parent=parent.id, agent=to, opened_by=by)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ TASKS = sealed_table(
     Column("id", String, primary_key=True),
     Column("state", String, nullable=False, index=True),
     Column("agent", String, nullable=False, index=True),
+    Column("parent", String, nullable=False, index=True),
     Column("document", LargeBinary, nullable=False),
 )
 
@@ -37,6 +38,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None
     closed_by: str | None
     key: str | None = None
+    ended_with: str | None = None
 
 
 class SqliteTasks:
@@ -51,6 +53,7 @@ class SqliteTasks:
             "id": task.id,
             "state": task.state.value,
             "agent": task.mandate.agent,
+            "parent": "" if task.mandate.parent is None else task.mandate.parent.task,
             "document": msgspec.json.encode(_written(task)),
         }
         self._journal.stage_row(TASKS, row)
@@ -71,6 +74,7 @@ class SqliteTasks:
         *,
         state: TaskState | None = None,
         agent: str | None = None,
+        parent: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Task]:
@@ -80,6 +84,8 @@ class SqliteTasks:
             statement = statement.where(TASKS.c.state == state.value)
         if agent is not None:
             statement = statement.where(TASKS.c.agent == agent)
+        if parent is not None:
+            statement = statement.where(TASKS.c.parent == parent)
         if after is not None:
             statement = statement.where(TASKS.c.id < after)
 
@@ -102,6 +108,7 @@ def _written(task: Task) -> _Document:
         closed_at=task.closed_at,
         closed_by=task.closed_by,
         key=task.key,
+        ended_with=task.ended_with,
     )
 
 
@@ -129,4 +136,5 @@ def _read(data: bytes) -> Task:
         closed_at=document.closed_at,
         closed_by=document.closed_by,
         key=document.key,
+        ended_with=document.ended_with,
     )

@@ -101,6 +101,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("agent", sa.String(), nullable=False),
+        sa.Column("parent", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.Column("records", sa.Integer(), nullable=False),
         sa.Column("tag", sa.LargeBinary(), nullable=False),
@@ -108,6 +109,7 @@ def upgrade() -> None:
         info={"sealed": True},
     )
     op.create_index(op.f("ix_tasks_agent"), "tasks", ["agent"], unique=False)
+    op.create_index(op.f("ix_tasks_parent"), "tasks", ["parent"], unique=False)
     op.create_index(op.f("ix_tasks_state"), "tasks", ["state"], unique=False)
     op.create_table(
         "vault_key",
