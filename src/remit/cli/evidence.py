@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.console import Group
 from rich.text import Text
-from rich.tree import Tree
 
+from remit.cli.chain import draw
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import printable, put
 from remit.model.errors import ConfigError
@@ -19,24 +19,15 @@ from remit.proof.verify import Verdict, verify_pack
 
 app = App(name="evidence", help="Show, export, verify and audit evidence.")
 
-_STYLES = {
-    "denied": "red",
-    "failed": "red",
-    "unidentified": "red",
-    "unadmitted": "red",
-    "unknown": "yellow",
-    "asked": "yellow",
-    "succeeded": "green",
-    "completed": "green",
-    "sealed": "green",
-}
-
 
 @app.command
 def show(task: str, *, common: Common = DEFAULTS) -> None:
-    """Draw the chain of a task: every step of every call, with times."""
+    """Draw the chain of a task: every step of every call, with times.
+
+    A lease that serves the whole task is one branch: taken, used by which calls, and ended how.
+    """
     chain = common.client().get("evidence", "tasks", task)
-    common.emit(chain, _draw(printable(chain)))
+    common.emit(chain, draw(printable(chain)))
 
 
 @app.command
@@ -154,63 +145,3 @@ def _list(title: str, lines: Sequence[str], style: str, bullet: str) -> list[Tex
     # Whoever made the pack wrote some of this: none of it may add a line or drive the terminal.
     said = (Text(f"  {bullet} {printable(line)}") for line in lines)
     return [Text(title, style=style), *said]
-
-
-def _draw(chain: dict[str, Any]) -> Tree:
-    tree = Tree(Text(chain["task"], style="bold"))
-    calls: dict[str, Tree] = {}
-    for record in chain["records"]:
-        branch = tree
-        call = record.get("call")
-        if call is not None:
-            if call not in calls:
-                calls[call] = tree.add(Text(call, style="bold"))
-            branch = calls[call]
-        branch.add(_line(record))
-    if not chain["sealed"]:
-        tree.add(Text("not sealed: the task is open, or its end is not recorded", style="yellow"))
-    return tree
-
-
-def _line(record: dict[str, Any]) -> Text:
-    kind = record["kind"]
-    line = Text()
-    line.append(record["at"][11:23], style="dim")
-    line.append(f" #{record['index']} ", style="dim")
-    line.append(kind, style=_STYLES.get(kind.rpartition(".")[2], "cyan"))
-    body = record["body"]
-    if kind.startswith(("lease.", "credential.")):
-        said = _of_lease(kind, body)
-    else:
-        said = [str(body[key]) for key in _SHOWN if body.get(key) not in (None, "")]
-    if kind == "task.opened" and body.get("prompt"):
-        said.append(f"prompt {body['prompt'][:19]}…")
-    if said:
-        line.append("  " + "  ".join(said))
-    return line
-
-
-def _of_lease(kind: str, body: dict[str, Any]) -> list[str]:
-    """Say in words what became of a credential; its lease's id ties the lines of one together."""
-    state = kind.partition(".")[2]
-    said = [body.get("lease"), body.get("name")]
-    if state in {"reserved", "issued"}:
-        said += [f"by {body['broker']} for {body['target']}", f"until {body['expires_at'][:19]}Z"]
-    elif state == "settled":
-        ran_out = not body["confirmed"] and body.get("revocation") == "at_expiry"
-        said.append(_RAN_OUT if ran_out else _CONFIRMED[body["confirmed"]])
-    if body.get("by"):
-        said.append(f"by {body['by']}")
-    detail = body.get("why") or body.get("detail")
-    if detail and not detail.startswith("dec_"):  # the decision is a record of its own
-        said.append(detail)
-    return [str(each) for each in said if each]
-
-
-_CONFIRMED = {
-    True: "confirmed: the target, asked afterwards, refuses it",
-    False: "not confirmed: the target cannot be asked",
-    None: "the target was not asked",
-}
-_RAN_OUT = "it has run out; the target cannot be asked"
-_SHOWN = ("effect", "target", "reason", "workload", "template", "detail", "records")

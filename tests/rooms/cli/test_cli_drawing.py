@@ -19,10 +19,9 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.cli import drawing
+from remit.cli import chain, drawing
 from remit.cli.approvals import _call
 from remit.cli.drawing import arguments, cell, facts, inline, put, schema, table
-from remit.cli.evidence import _line
 from remit.cli.main import status_of
 
 TASK = {
@@ -240,7 +239,9 @@ def test_a_leases_life_is_told_in_words():
         ("lease.settled", {**lease, "confirmed": False, "revocation": "at_expiry"}),
     ]
     lines = [
-        _line({"kind": kind, "body": body, "index": 1, "at": "2026-11-25T19:27:11.942207Z"}).plain
+        chain.line(
+            {"kind": kind, "body": body, "index": 1, "at": "2026-11-25T19:27:11.942207Z"}
+        ).plain
         for kind, body in records
     ]
     assert [line.partition(" #1 ")[2] for line in lines] == [
@@ -254,3 +255,53 @@ def test_a_leases_life_is_told_in_words():
         "lease.settled  lease_1  not confirmed: the target cannot be asked  the key lives on",
         "lease.settled  lease_1  it has run out; the target cannot be asked",
     ]
+
+
+def test_a_lease_of_a_whole_task_is_one_branch_with_its_uses_counted(
+    capsys: pytest.CaptureFixture[str],
+):
+    lease = {
+        "lease": "lease_1",
+        "broker": "db",
+        "target": "crm",
+        "scope": "task",
+        "confirmed": None,
+        "expires_at": "2026-11-25T19:41:45.491314+00:00",
+        "detail": "dec_1",
+    }
+    steps: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("task.opened", None, {}),
+        ("call.decided", "call_1", {"decision": "dec_1", "effect": "permit"}),
+        ("lease.reserved", None, lease),
+        ("lease.issued", None, lease),
+        ("call.succeeded", "call_1", {}),
+        ("lease.used", "call_2", {"lease": "lease_1"}),
+        ("call.succeeded", "call_2", {}),
+        ("lease.used", "call_3", {"lease": "lease_1"}),
+        ("lease.reserved", "call_4", {**lease, "lease": "lease_2", "scope": "call"}),
+        ("lease.settled", None, {**lease, "confirmed": True}),
+        ("lease.reserved", None, {**lease, "lease": "lease_3", "detail": "dec_9"}),
+        ("lease.failed", None, {**lease, "lease": "lease_3"}),
+        ("task.completed", None, {}),
+    ]
+    records = [
+        {"kind": kind, "call": call, "body": body, "index": index, "at": "2026-11-25T19:27:11.942Z"}
+        for index, (kind, call, body) in enumerate(steps)
+    ]
+    put(chain.draw({"task": "task_1", "records": records, "sealed": True}))
+    said = capsys.readouterr().out.splitlines()
+    ids = [re.sub(r"^.*?#", "#", each).split("  ")[0] for each in (x.strip() for x in said)]
+    where = next(place for place, each in enumerate(said) if each.strip().startswith("lease_1"))
+    assert said[where].strip() == ("lease_1  for the whole task, by db for crm: used by 3 calls")
+    assert ids[where + 1 : where + 5] == [
+        "#2 lease.reserved",
+        "#3 lease.issued",
+        "#5 lease.used",
+        "#9 lease.settled",
+    ]
+    assert said[where + 3].endswith("again by 2 calls: call_2, call_3")
+    # Every step of every call stands with its call still.
+    unused = next(each.strip() for each in said if each.strip().startswith("lease_3"))
+    assert unused.endswith("used by no call")
+    times = [ids.count(f"#{index} {kind}") for index, (kind, _, _) in enumerate(steps)]
+    assert times == [2 if index == 5 else 1 for index in range(len(steps))]
