@@ -143,7 +143,9 @@ async def perform(
             task,
             call,
             decision,
-            not_after=approval.expires_at if approval is not None else None,
+            not_after=task.ends_at
+            if approval is None
+            else min(task.ends_at, approval.expires_at),
             basis=question,
         )
         await trail.barrier()
@@ -169,8 +171,17 @@ async def perform(
     return outcome
 
 
-async def close_task(task_id: str, state: TaskState, by: str, authority: Authority) -> Task:
-    """End a task: no call acts any more, every lease below it is settled, its chain is sealed.
+async def close_task(
+    task_id: str,
+    state: TaskState,
+    by: str,
+    authority: Authority,
+    *,
+    ended_with: str | None = None,
+) -> Task:
+    """End a task and every task below it: no call acts, leases are settled, chains are sealed.
+
+    ``ended_with`` names the task that it was delegated from, where that is why it ends.
 
     Where a target does not take a credential back now, the task is closed and its seal waits
     until the sweep ended the lease; :func:`seal_ended` seals it then.
@@ -180,15 +191,20 @@ async def close_task(task_id: str, state: TaskState, by: str, authority: Authori
         ConflictError: it is closed already.
         EvidenceError: the end could not be made durable.
     """
-    task = await authority.tasks.close(task_id, state, by)
-    authority.approvals.end_task(task_id)
-    authority.evidence.owe_seal(task_id)
-    await authority.leases.settle_task(task_id)
-    if _unended(task_id, authority):
-        await authority.evidence.barrier()
-    else:
-        await authority.evidence.seal_owed(task_id)
-    return task
+    ended = await authority.tasks.close_tree(task_id, state, by, ended_with=ended_with)
+    for task in ended:
+        authority.approvals.end_task(task.id)
+        authority.evidence.owe_seal(task.id)
+    settling = (authority.leases.settle_task(task.id) for task in ended)
+    failed = [e for e in await asyncio.gather(*settling, return_exceptions=True) if e is not None]
+    if failed:
+        raise failed[0]
+    for task in ended:
+        if _unended(task.id, authority):
+            await authority.evidence.barrier()
+        else:
+            await authority.evidence.seal_owed(task.id)
+    return ended[-1]
 
 
 async def seal_ended(authority: Authority) -> None:
