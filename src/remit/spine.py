@@ -143,9 +143,7 @@ async def perform(
             task,
             call,
             decision,
-            not_after=task.ends_at
-            if approval is None
-            else min(task.ends_at, approval.expires_at),
+            not_after=task.ends_at if approval is None else min(task.ends_at, approval.expires_at),
             basis=question,
         )
         await trail.barrier()
