@@ -169,6 +169,13 @@ def _compare(
             if lease is None
             else _standing(lease, why)
         )
+    if not census.complete:
+        named = census.alive | census.unasked
+        found += [
+            _standing(lease, "its mint was never answered, and the target lists none: it may live")
+            for lease in leases
+            if lease.state is LeaseState.UNKNOWN and lease.handle not in named
+        ]
     found += [
         Standing(broker=asked.broker, handle=name, why=why)
         for name, why in sorted(census.standing.items())

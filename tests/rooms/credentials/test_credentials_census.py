@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from lease_book import Book, task_of
 
 from remit.credentials.census import survey, verify_none
-from remit.credentials.port import Census, Finding
+from remit.credentials.port import Census, Finding, Revocation
 from remit.model.errors import BrokerError
 from remit.model.lease import Lease, LeaseState
 from remit.testing.credentials import MemoryTarget
@@ -119,6 +120,38 @@ async def test_what_a_target_cannot_be_asked_about_is_a_finding_once_its_task_en
     assert "cannot be asked" in found.why
     assert found.until == lease.expires_at
     assert lease.state is LeaseState.RESERVED
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_mint_that_was_never_answered_is_named_where_its_target_cannot_list(
+    book: Book, monkeypatch: pytest.MonkeyPatch, *, complete: bool
+):
+    lease = book.reserve(task_of())
+    await book.recorder.barrier()
+    until = book.clock() + timedelta(hours=1)
+
+    async def revoke(lease: Lease, keep: str | None) -> Revocation:
+        del lease, keep
+        return Revocation(confirmed=False, until=until, detail="one may live until then")
+
+    async def census(leases: Sequence[Lease]) -> Census:
+        del leases
+        return Census(alive=frozenset(), complete=complete)
+
+    monkeypatch.setattr(book.target, "revoke", revoke)
+    monkeypatch.setattr(book.target, "census", census)
+    book.restart()
+    await book.leases.load()
+    book.running.clear()
+    await book.sweep()
+    await book.recorder.barrier()
+    assert await book.states() == ["unknown"]
+    report = await look(book)
+    assert report.none_stands is complete
+    if not complete:
+        (found,) = report.findings
+        assert (found.lease, found.until) == (lease.id, until)
+        assert "never answered" in found.why
 
 
 async def test_a_target_that_cannot_be_used_and_one_that_gives_too_much_are_told(book: Book):
