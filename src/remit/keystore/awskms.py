@@ -72,7 +72,16 @@ _LOGIN = frozenset(
 _NO_LOGIN = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 _ENDED = "the key at `{shown}` is disabled, or waits for its end (`{code}`): see `{look}`"
 _BUSY = "KMS was asked too often (`{code}`): raise the account's quota of requests for ECC keys"
+_BARE = "403"
+"""What the library makes of a refusal that is not in KMS's own form."""
 _SAID: Mapping[str, tuple[type[RemitError], str]] = {
+    _BARE: (
+        UnavailableError,
+        (
+            "`kms:{operation}` is refused at `{shown}`: look at what Remit may do there, at its "
+            "credentials, and at what stands between"
+        ),
+    ),
     "AccessDeniedException": (
         ConfigError,
         (
@@ -232,6 +241,8 @@ class KmsKey:
     def _refused(self, operation: str, code: str) -> RemitError:
         if code in _LOGIN:
             return self._no_login(code)
+        if code == _BARE:
+            self._client = None
         if code in {"InvalidKeyUsageException", "UnsupportedOperationException"}:
             return self._other_kind()
         if code == "NotFoundException":

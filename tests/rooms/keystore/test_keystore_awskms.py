@@ -140,6 +140,7 @@ def test_an_alias_that_was_moved_to_another_key_signs_nothing(kms: Kms):
         ("InvalidSignatureException", UnavailableError, "its clock"),
         ("KMSInternalException", UnavailableError, "`KMSInternalException`"),
         ("KeyUnavailableException", UnavailableError, "KMS failed at `Sign`"),
+        ("403", UnavailableError, "and at what stands between"),
         (f"a {SECRET_KEY}\nb", UnavailableError, "without a code"),
         ("A" * 100, UnavailableError, "without a code"),
     ],
