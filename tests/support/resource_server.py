@@ -1,9 +1,10 @@
 """A resource server that trusts an issuer: a process of its own, with PyJWT and nothing of Remit.
 
-resource_server.py PORT ISSUER AUDIENCE MODE [FILE]
+resource_server.py PORT ISSUER AUDIENCE MODE [FILE [FOLDER AUTHORITY]]
 
-MODE is ``offline``, ``introspect`` (FILE holds what it shows itself by) or ``dpop``. It discovers the
-keys (RFC 8414), takes RFC 9068 access tokens for its audience, and answers 401 to everything else.
+MODE is ``offline``, ``introspect`` (FILE holds what it shows itself by), ``dpop``, or ``mtls``: under
+TLS, with the certificate in FOLDER, it asks for client certificates that AUTHORITY (PEM) signed, looks
+whether the token is bound to the one that is shown, and introspects. It discovers the keys (RFC 8414), takes RFC 9068 access tokens for its audience, and answers 401 to everything else.
 ``POST /clock`` with a number moves its clock.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 import sys
 import time
 import urllib.parse
@@ -41,7 +43,9 @@ class Resource:
         # An unknown key is looked for at once; by default PyJWT waits for half a minute.
         self.keys = jwt.PyJWKClient(self.metadata["jwks_uri"], lifespan=300, cooldown_duration=0)
 
-    def take(self, header: str, proof: str | None, method: str, url: str) -> dict[str, Any]:
+    def take(
+        self, header: str, proof: str | None, method: str, url: str, shown: bytes | None
+    ) -> dict[str, Any]:
         scheme, _, token = header.partition(" ")
         claims = self._claims(token)
         bound = claims.get("cnf", {}).get("jkt")
@@ -51,8 +55,15 @@ class Resource:
             self._prove(proof, bound, token, method, url)
         elif scheme != "Bearer":
             raise RefusedError("not a bearer token")
-        if self.mode == "introspect":
-            self._introspect(token)
+        if self.mode in {"introspect", "mtls"}:
+            said = self._introspect(token)
+            if said.get("cnf") != claims.get("cnf"):
+                raise RefusedError("the issuer tells of another key")
+        wanted = claims.get("cnf", {}).get("x5t#S256")
+        # RFC 8705 section 3: of the certificate that this very connection was made with.
+        found = None if shown is None else _base64url(hashlib.sha256(shown).digest())
+        if (wanted is not None or self.mode == "mtls") and (found is None or found != wanted):
+            raise RefusedError("the token is not bound to the certificate that is shown")
         return claims
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -91,7 +102,7 @@ class Resource:
             raise RefusedError("the proof does not hold")
         self.proofs.add(said["jti"])
 
-    def _introspect(self, token: str) -> None:
+    def _introspect(self, token: str) -> dict[str, Any]:
         own = Path(self.file or "").read_text().strip()
         request = urllib.request.Request(
             self.metadata["introspection_endpoint"],
@@ -99,9 +110,10 @@ class Resource:
             headers={"Authorization": f"Bearer {own}"},
         )
         with urllib.request.urlopen(request, timeout=5) as answer:
-            said = json.load(answer)
+            said: dict[str, Any] = json.load(answer)
         if said.get("active") is not True or said.get("aud") != self.audience:
             raise RefusedError("not active")
+        return said
 
 
 def _base64url(data: bytes) -> str:
@@ -114,9 +126,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = f"http://{self.headers['Host']}{self.path}"
+        tls, shown = self.connection, None
+        if isinstance(tls, ssl.SSLSocket):
+            shown = tls.getpeercert(binary_form=True)
         try:
             claims = self.resource.take(
-                self.headers.get("Authorization", ""), self.headers.get("DPoP"), "GET", url
+                self.headers.get("Authorization", ""), self.headers.get("DPoP"), "GET", url, shown
             )
         except (RefusedError, jwt.PyJWTError, OSError, KeyError, ValueError) as error:
             self._answer(401, {"refused": f"{type(error).__name__}: {error}"})
@@ -139,6 +154,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    port, issuer, audience, mode, *file = sys.argv[1:]
-    Handler.resource = Resource(issuer, audience, mode, file[0] if file else None)
-    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    port, issuer, audience, mode, *files = sys.argv[1:]
+    Handler.resource = Resource(issuer, audience, mode, files[0] if files else None)
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    if mode == "mtls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(Path(files[1], "server.crt"), Path(files[1], "server.key"))
+        context.load_verify_locations(files[2])
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # The handshake is its thread's: a client that hangs in it holds nobody up.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    server.serve_forever()

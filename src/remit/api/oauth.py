@@ -114,6 +114,7 @@ def _metadata(issuer: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "authorization_details_types_supported": ["dev.remit/call"],
+        "tls_client_certificate_bound_access_tokens": True,  # RFC 8705 section 3.3
     }
 
 
@@ -151,7 +152,9 @@ def _claims(token: str, tokens: Tokens, asker: str) -> Mapping[str, Any] | None:
 
 
 def _type(claims: Mapping[str, Any]) -> str:
-    return "DPoP" if "cnf" in claims else "Bearer"
+    bound = claims.get("cnf")
+    # One that is bound to a client certificate is a bearer token by its type (RFC 8705 section 3).
+    return "DPoP" if isinstance(bound, Mapping) and "jkt" in bound else "Bearer"
 
 
 def _lease(handle: str, authority: Authority) -> Lease | None:

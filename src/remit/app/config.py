@@ -222,20 +222,22 @@ def _check_credentials(config: Config, name: str) -> None:
             )
         if isinstance(section, UpstreamSection):
             _check_placing(section, wanted, f"`{name}`: {where}")
-        elif not wanted.header or wanted.env or wanted.meta:
-            raise ConfigError(f"`{name}`: {where}: it goes into a `header`, and nowhere else")
+        elif not (wanted.header or wanted.tls) or wanted.env or wanted.meta:
+            raise ConfigError(
+                f"`{name}`: {where}: it goes into a `header` or into `tls`, and nowhere else"
+            )
         _check_above_zero({"seconds": wanted.seconds}, where, name)
 
 
 def _check_placing(section: UpstreamSection, wanted: CredentialSection, where: str) -> None:
-    placed = bool(wanted.header or wanted.env or wanted.meta)
+    placed = bool(wanted.header or wanted.env or wanted.meta or wanted.tls)
     if section.sql is not None and placed:
         raise ConfigError(
-            f"{where}: `sql` uses the credential itself: leave `header`, `env` and `meta` out"
+            f"{where}: `sql` uses the credential itself: leave `header`, `env`, `meta` and `tls` out"
         )
     if section.sql is None and not placed:
         raise ConfigError(
-            f"{where}: nothing says where the credential goes: give `header`, `env` or `meta`"
+            f"{where}: nothing says where the credential goes: give `header`, `env`, `meta` or `tls`"
         )
     if wanted.env and section.url is not None:
         raise ConfigError(f"{where}: `env` belongs to an upstream with a `command`")

@@ -44,6 +44,7 @@ def upstreams(loaded: Loaded) -> list[UpstreamOptions]:
             sql=_sql(section.sql),
             env=section.env,
             cwd=loaded.path(section.cwd) if section.cwd else None,
+            ca_file=loaded.path(section.ca_file) if section.ca_file else None,
             environment=Environment(section.environment),
             trusted=section.trusted,
             inject=injection(section.credential),

@@ -91,6 +91,7 @@ class CredentialSection(_Section, frozen=True, kw_only=True, forbid_unknown_fiel
     header: dict[str, str] = {}
     env: dict[str, str] = {}
     meta: dict[str, str] = {}
+    tls: str | None = None
 
 
 class SqlSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +114,7 @@ class UpstreamSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     environment: Literal["dev", "staging", "prod"] = "dev"
     env: dict[str, str] = {}
     cwd: str | None = None
+    ca_file: str | None = None
     trusted: bool = False
     timeout_seconds: float = 60.0
     processes: int = 32

@@ -71,11 +71,12 @@ trust_domain = "remit.local"
 # [upstream.crm]
 # url = "https://crm.example.com/mcp"   # in place of `command`
 # environment = "prod"
+# ca_file = "corp-ca.pem"        # who may have signed its certificate, in place of the system's
 #
 # Example: a credential of its own for every call (or task), minted by a broker, put in by the
 # gateway, never seen by the agent, and taken back. Say where it goes: `header`, or `env` of a
-# command's process, or `meta`. What stands in braces is a value of the broker's: see its page in
-# docs/brokers/.
+# command's process, `meta`, or `tls`. What stands in braces is a value of the broker's: see its page
+# in docs/brokers/.
 # [upstream.crm.credential]
 # broker = "crm-tokens"          # which of the brokers below mints it
 # scope = "call"                 # or "task": one for the task's calls, settled with it
@@ -84,6 +85,7 @@ trust_domain = "remit.local"
 # header = { Authorization = "Bearer {token}" }
 # env = {}                       # of its process, where it is a command
 # meta = {}                      # of the call's _meta
+# tls = "{bundle}"               # a key and certificate, shown in the handshake of an https url
 #
 # Example: what mints it. Some kinds want a package more, as pip install 'remit[postgres]': their page
 # and remit doctor say so.
@@ -136,7 +138,7 @@ trust_domain = "remit.local"
 # [service.payments.tool.refund]
 # side_effects = true            # does it change anything? true, unless you say not
 #
-# Example: its credential, as an upstream's above; it goes into a header.
+# Example: its credential, as an upstream's above; it goes into a header or into `tls`.
 # [service.payments.credential]
 # broker = "crm-tokens"          # which of the brokers mints it
 # header = { Authorization = "Bearer {token}" }   # where it goes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -10,6 +11,7 @@ import structlog
 from yarl import URL
 
 from remit.gateway.options import UpstreamOptions
+from remit.gateway.presenting import presenting, trusting
 from remit.gateway.upstream import Outgoing
 from remit.gateway.wire import headers_down
 from remit.model.errors import UpstreamError
@@ -30,33 +32,55 @@ class Client:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._alone: aiohttp.ClientSession | None = None
 
     @property
     def session(self) -> aiohttp.ClientSession:
         """The pool. It keeps no cookies, reads no environment and follows nothing."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+            self._session = _session(
+                aiohttp.TCPConnector(
                     limit=_POOL, keepalive_timeout=_KEEP_ALIVE_SECONDS, enable_cleanup_closed=False
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_AUTOMATIC,
-                trust_env=False,
+                )
             )
         return self._session
 
+    @property
+    def alone(self) -> aiohttp.ClientSession:
+        """The same, but that no connection serves a second request: for those of one lease."""
+        if self._alone is None:
+            self._alone = _session(aiohttp.TCPConnector(limit=_POOL, force_close=True))
+        return self._alone
+
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._alone):
+            if session is not None:
+                await session.close()
+        self._session = self._alone = None
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_AUTOMATIC,
+        trust_env=False,
+    )
 
 
 class HttpUpstream:
-    """Forwards to one URL."""
+    """Forwards to one URL.
+
+    Raises:
+        ConfigError: the file of authorities cannot be read.
+    """
 
     def __init__(self, options: UpstreamOptions, client: Client) -> None:
         self.options = options
+        self._tls: ssl.SSLContext | bool = True
+        if options.ca_file is not None:
+            self._tls = trusting(options.ca_file, f"upstream `{options.name}`")
         self._client = client
         self._url = URL(options.url or "")
         self._trouble: str | None = f"upstream `{options.name}` has not answered anything yet"
@@ -65,7 +89,8 @@ class HttpUpstream:
         """Send the request's bytes as they are.
 
         Raises:
-            UnreachableError: nothing listens, or not within ``connect_seconds``.
+            UnreachableError: nothing listens, or not within ``connect_seconds``; or the credential
+                does not fit into the handshake.
             UpstreamError: the upstream broke off, fell silent, or asked for what is not ours to
                 give (a redirect, a token).
         """
@@ -75,12 +100,14 @@ class HttpUpstream:
         seconds = None if quiet else options.connect_seconds + options.answer_seconds
         try:
             async with asyncio.timeout(seconds):
-                response = await self._client.session.request(
+                session, tls = await self._connecting(request)
+                response = await session.request(
                     request.method,
                     self._url,
                     headers=[*request.headers, ("accept-encoding", "identity")],
                     data=request.message.body if request.message is not None else None,
                     allow_redirects=False,
+                    ssl=tls,
                     timeout=aiohttp.ClientTimeout(
                         total=None,
                         connect=options.connect_seconds,
@@ -102,6 +129,20 @@ class HttpUpstream:
             self._trouble = f"upstream `{options.name}` broke off before it answered"
             raise UpstreamError(self._trouble) from error
         return await self._checked(response)
+
+    async def _connecting(
+        self, request: Outgoing
+    ) -> tuple[aiohttp.ClientSession, ssl.SSLContext | bool]:
+        """Return what makes the connection: one of the pool's, or one of its own that shows a lease's."""
+        options = self.options
+        try:
+            pem = options.inject.certificate_for(request.credential)
+            if pem is None:
+                return self._client.session, self._tls
+            shown = await asyncio.to_thread(presenting, pem, options.ca_file)
+        except UpstreamError as error:
+            raise UnreachableError(str(error)) from error
+        return self._client.alone, shown
 
     async def _checked(self, response: aiohttp.ClientResponse) -> HttpAnswer:
         name, status = self.options.name, response.status

@@ -2,6 +2,7 @@
 
 ``{token}`` in a template is the broker's value of that name; the broker's page lists its values.
 ``{dpop}`` is a fresh proof for the one request (RFC 9449), where the token is bound to a key.
+What goes into ``tls`` is shown in the handshake: a private key and its certificate (PEM).
 Nothing is logged, and an error names the reference, never a value.
 """
 
@@ -40,7 +41,7 @@ _RESERVED_NAMES = frozenset({"progresstoken", "traceparent", "tracestate", "bagg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """Templates of header values, environment variables and ``_meta`` members, by name.
+    """Templates of header values, environment variables and ``_meta`` members, by name; and of ``tls``.
 
     Raises:
         ConfigError: a header that a credential must not set, or a name that is none.
@@ -49,6 +50,7 @@ class Injection:
     headers: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
+    tls: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.headers:
@@ -61,11 +63,16 @@ class Injection:
             _require_meta_name(name)
         if len({name.casefold() for name in self.meta}) != len(self.meta):
             raise ConfigError("two members of `meta` differ only in case")
+        if self.tls is not None and REFERENCE.search(self.tls) is None:
+            raise ConfigError(
+                "`tls` names no value of the broker: write the one that holds a private key and its "
+                'certificate, as in `tls = "{bundle}"`'
+            )
 
     @property
     def used(self) -> bool:
         """Whether a credential goes anywhere at all."""
-        return bool(self.headers or self.environment or self.meta)
+        return bool(self.headers or self.environment or self.meta or self.tls)
 
     def require_free(self, message: Message) -> None:
         """Refuse a request that brings a member of its own where the credential will go.
@@ -116,6 +123,16 @@ class Injection:
             if "\0" in value:
                 raise UpstreamError(f"the credential does not fit into variable `{name}`")
         return filled
+
+    def certificate_for(self, credential: Credential | None) -> str | None:
+        """Return the key and the certificate that a connection is made with (PEM), if one is.
+
+        Raises:
+            UpstreamError: the broker gave no such value.
+        """
+        if self.tls is None or credential is None:
+            return None
+        return fill(self.tls, credential)
 
     def headers_for(self, credential: Credential, method: str, url: str) -> list[tuple[str, str]]:
         """Return the headers that carry a credential in one request.

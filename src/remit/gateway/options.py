@@ -26,7 +26,8 @@ class UpstreamOptions:
     Or a database (``sql``), for which the gateway itself is the server.
     ``env`` is all that a command's process gets beside PATH, HOME and the locale. ``trusted`` says
     that the upstream's hints and results may be believed. ``inject`` says where a minted credential
-    goes. ``answer_seconds`` bounds the silence
+    goes. ``ca_file`` holds the authorities (PEM) that may have signed the certificate of a ``url``, in
+    place of the system's. ``answer_seconds`` bounds the silence
     before and between the bytes of an answer, ``call_seconds`` a whole governed call,
     ``restart_seconds`` the longest pause between two starts of a process that keeps dying.
     ``max_processes`` and ``max_processes_per_agent`` bound the processes of a command.
@@ -41,6 +42,7 @@ class UpstreamOptions:
     sql: SqlOptions | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: Path | None = None
+    ca_file: Path | None = None
     environment: Environment = Environment.DEV
     trusted: bool = False
     inject: Injection = field(default_factory=Injection)
@@ -65,6 +67,10 @@ class UpstreamOptions:
             _require_address(self.url, where)
             if self.env or self.cwd is not None:
                 raise ConfigError(f"{where}: `env` and `cwd` belong to a `command`")
+        secure = self.url is not None and self.url.lower().startswith("https:")
+        if not secure and (self.ca_file is not None or self.inject.tls is not None):
+            key = "ca_file" if self.ca_file is not None else "tls"
+            raise ConfigError(f"{where}: `{key}` belongs to a `url` of https")
         if self.inject.used:
             _require_no_template(self, where)
         for variable in self.env:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import http.client
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from nginx import server_certificate
 from processes import ROOT, free_port, python, running
 
 from remit.app.compose import House
@@ -37,6 +45,7 @@ from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
 
+INTROSPECTING = {"introspect", "mtls"}
 SERVER = ROOT / "tests/support/resource_server.py"
 AUDIENCE = "https://crm.example/api"
 RESOURCE = "spiffe://tokens.example/agent/crm"
@@ -46,11 +55,11 @@ state = "s"
 trust_domain = "tokens.example"
 listen = "127.0.0.1:{port}"
 [upstream.desk]
-command = ["true"]
+{upstream}
 [upstream.desk.credential]
 broker = "{mode}"
 grant = {{ scope = ["read:{{args.id}}"] }}
-env = {{ TOKEN = "{{token}}" }}
+{place}
 [broker.offline]
 kind = "jwt"
 audience = "https://crm.example/api"
@@ -63,9 +72,25 @@ resources = ["spiffe://tokens.example/agent/crm"]
 kind = "jwt"
 audience = "https://crm.example/api"
 bound = "dpop"
+[broker.mtls]
+kind = "jwt"
+audience = "https://crm.example/api"
+bound = "mtls"
+introspected = true
+resources = ["spiffe://tokens.example/agent/crm"]
 [policy]
 templates = "templates"
 """
+COMMAND = 'command = ["true"]'
+PLACES = {
+    "offline": (COMMAND, 'env = { TOKEN = "{token}" }'),
+    "introspect": (COMMAND, 'env = { TOKEN = "{token}" }'),
+    "dpop": (
+        'url = "http://127.0.0.1:9/mcp"',
+        'header = { Authorization = "DPoP {token}", DPoP = "{dpop}" }',
+    ),
+    "mtls": (COMMAND, 'env = { TOKEN = "{token}", CERTIFICATE = "{bundle}" }'),
+}
 TEMPLATE = """\
 purpose = "Help"
 budget = { calls = 3 }
@@ -91,7 +116,7 @@ class Seat:
         assert isinstance(configured, JwtBroker)
         # Who introspects asks the authority, and with it the configured broker. Where nobody does,
         # one with a clock that can be moved stands for it, under the same keys.
-        self.broker = configured if mode == "introspect" else self._moving(mode)
+        self.broker = configured if mode in INTROSPECTING else self._moving(mode)
 
     def identify(self) -> None:
         """Give the resource an identity: what it asks about tokens with."""
@@ -100,7 +125,10 @@ class Seat:
 
     def _moving(self, mode: str) -> JwtBroker:
         options = {"audience": AUDIENCE, "bound": "dpop" if mode == "dpop" else "none"}
-        surroundings = Surroundings(
+        return JwtBroker(mode, options, self.surroundings())
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(
             http=self.session,
             clock=lambda: datetime.now(UTC) + self.ahead,
             signer=IssuerSigner(self.house.trust_domain, self.house.loaded.url),
@@ -108,21 +136,37 @@ class Seat:
             state=self.house.loaded.state,
             path=Path,
         )
-        return JwtBroker(mode, options, surroundings)
 
     async def accepts(self, credential: Credential) -> bool:
         return (await self.ask(credential))[0] == 200
 
     async def ask(
-        self, credential: Credential, proof: str | None = None, path: str = "/"
+        self,
+        credential: Credential,
+        proof: str | None = None,
+        path: str = "/",
+        shown: Credential | None = None,
     ) -> tuple[int, Any]:
+        """Ask with a token, its proof, and the certificate of its own or another credential."""
         token, url = credential.values["token"], f"{self.url}{path}"
         headers = {"Authorization": f"Bearer {token}"}
         if credential.prove is not None:
             proof = proof or credential.prove("GET", url, token)
             headers = {"Authorization": f"DPoP {token}", "DPoP": proof}
-        async with self.session.get(url, headers=headers) as answer:
+        tls = self.connecting(shown or credential)
+        async with self.session.get(url, headers=headers, ssl=tls) as answer:
             return answer.status, await answer.json(content_type=None)
+
+    def connecting(self, shown: Credential) -> ssl.SSLContext:
+        """Return what makes a connection, with a credential's certificate where it has one."""
+        bundle, server = shown.values.get("bundle"), self.own.with_name("server.crt")
+        context = ssl.create_default_context(cafile=server if server.exists() else None)
+        if bundle is not None:
+            with tempfile.NamedTemporaryFile("w", dir=self.own.parent) as both:
+                both.write(bundle)
+                both.flush()
+                context.load_cert_chain(both.name)
+        return context
 
     async def down(self) -> None:
         raise AssertionError("there is no target to be down")
@@ -131,7 +175,8 @@ class Seat:
 
     async def expire(self, credential: Credential) -> None:
         self.ahead = timedelta(seconds=121)
-        async with self.session.post(f"{self.url}/clock", data="121") as answer:
+        tls = self.connecting(credential)
+        async with self.session.post(f"{self.url}/clock", data="121", ssl=tls) as answer:
             assert answer.status == 200
 
 
@@ -140,7 +185,11 @@ async def seated(folder: Path, mode: str) -> AsyncIterator[Seat]:
     port, ours = free_port(), free_port()
     (folder / "templates").mkdir()
     (folder / "templates" / "help.toml").write_text(TEMPLATE)
-    (folder / "remit.toml").write_text(CONFIG.format(port=port, mode=mode))
+    upstream, place = PLACES[mode]
+    text = CONFIG.format(port=port, mode=mode, upstream=upstream, place=place)
+    (folder / "remit.toml").write_text(text)
+    if mode == "mtls":
+        server_certificate(folder)
     async with serving(load(folder / "remit.toml")) as house, aiohttp.ClientSession() as session:
         await house.authority.registry.register(
             "crm",
@@ -152,21 +201,25 @@ async def seated(folder: Path, mode: str) -> AsyncIterator[Seat]:
             templates=(),
         )
         own = folder / "own.jwt"
-        command = python(SERVER, str(ours), house.loaded.url, AUDIENCE, mode, own)
+        authority = house.loaded.state / "brokers/mtls.pem"
+        files = [own, folder, authority] if mode == "mtls" else [own]
+        command = python(SERVER, str(ours), house.loaded.url, AUDIENCE, mode, *files)
         # It looks for the issuer while this loop has to answer: nothing may wait for it here.
         with running(command, log=folder / "resource.log") as started:
-            seat = Seat(house, f"http://127.0.0.1:{ours}", mode, session, own)
+            scheme = "https" if mode == "mtls" else "http"
+            seat = Seat(house, f"{scheme}://127.0.0.1:{ours}", mode, session, own)
             seat.identify()
-            await _answers(session, f"{seat.url}/", started)
+            await _answers(seat, started)
             yield seat
 
 
-async def _answers(session: aiohttp.ClientSession, url: str, started: Any) -> None:
+async def _answers(seat: Seat, started: Any) -> None:
+    tls = seat.connecting(Credential())
     async with asyncio.timeout(30):
         while True:
             assert started.popen.poll() is None, started.said()
             with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(url):
+                async with seat.session.get(f"{seat.url}/", ssl=tls):
                     return
             await asyncio.sleep(0.05)
 
@@ -181,15 +234,7 @@ class Suite(BrokerSuite):
         """
         lease, credential = await Lab(target).issue()
         options = {"audience": AUDIENCE, "introspected": True}
-        surroundings = Surroundings(
-            http=target.session,
-            clock=lambda: datetime.now(UTC),
-            signer=IssuerSigner(target.house.trust_domain, target.house.loaded.url),
-            installation=target.installation,
-            state=target.house.loaded.state,
-            path=Path,
-        )
-        after = JwtBroker("after", options, surroundings)
+        after = JwtBroker("after", options, target.surroundings())
         assert not after.active(lease.handle, RESOURCE)
         assert (await after.census([lease])).alive == frozenset()
         assert await target.accepts(credential)
@@ -220,6 +265,15 @@ class TestBound(Suite):
     @pytest.fixture
     async def target(self, tmp_path: Path) -> AsyncIterator[Seat]:
         async with seated(tmp_path, "dpop") as seat:
+            yield seat
+
+
+class TestCertified(Suite):
+    """The resource wants the certificate that the token is bound to, and asks about the token."""
+
+    @pytest.fixture
+    async def target(self, tmp_path: Path) -> AsyncIterator[Seat]:
+        async with seated(tmp_path, "mtls") as seat:
             yield seat
 
 
@@ -271,7 +325,63 @@ async def test_a_bound_token_is_of_no_use_without_its_key(tmp_path: Path):
         ] == 401
 
 
-@pytest.mark.parametrize("mode", ["offline", "introspect"])
+async def test_a_token_is_of_no_use_over_another_connection_than_its_certificates(tmp_path: Path):
+    async with seated(tmp_path, "mtls") as seat:
+        lab = Lab(seat)
+        (lease, credential), (_, other) = await lab.issue(), await lab.issue()
+        status, claims = await seat.ask(credential)
+        made = x509.load_pem_x509_certificate(credential.values["certificate"].encode())
+        digest = base64.urlsafe_b64encode(made.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
+        assert (status, claims["cnf"]) == (200, {"x5t#S256": digest})
+        assert credential.memo == f"certificate {digest}"
+        assert (await seat.ask(credential, shown=other))[0] == 401, "another lease's"
+        assert (await seat.ask(credential, shown=Credential()))[0] == 401, "none"
+        assert (await seat.ask(other))[0] == 200
+        await lab.revoke(lease, credential)
+        assert await seat.ask(credential) == (401, {"refused": "RefusedError: not active"})
+        assert (await seat.ask(other))[0] == 200
+
+
+async def test_a_certificate_of_another_authority_does_not_get_through_the_handshake(
+    tmp_path: Path,
+):
+    async with seated(tmp_path, "mtls") as seat:
+        _, credential = await Lab(seat).issue()
+        options = {"audience": AUDIENCE, "bound": "mtls"}
+        surroundings = replace(seat.surroundings(), state=tmp_path / "elsewhere")
+        strange = await JwtBroker("mtls", options, surroundings).issue(Lab(seat).order())
+        with pytest.raises(aiohttp.ClientError):
+            await seat.ask(credential, shown=strange)
+        with pytest.raises(aiohttp.ClientError):
+            await seat.ask(strange)
+
+
+async def test_a_second_leases_token_is_refused_over_the_first_leases_connection(tmp_path: Path):
+    async with seated(tmp_path, "mtls") as seat:
+        lab = Lab(seat)
+        (_, first), (_, second) = await lab.issue(), await lab.issue()
+        place = urlsplit(seat.url)
+        assert place.hostname is not None
+
+        def statuses() -> list[int]:
+            connection = http.client.HTTPSConnection(
+                place.hostname, place.port, timeout=10, context=seat.connecting(first)
+            )
+            with contextlib.closing(connection):
+                found = []
+                for each in (first, second, first):
+                    bearer = {"Authorization": f"Bearer {each.values['token']}"}
+                    connection.request("GET", "/", headers=bearer)
+                    answer = connection.getresponse()
+                    answer.read()
+                    found.append(answer.status)
+                    assert not answer.will_close, "the same connection goes on"
+                return found
+
+        assert await asyncio.to_thread(statuses) == [200, 401, 200]
+
+
+@pytest.mark.parametrize("mode", ["offline", "introspect", "mtls"])
 async def test_a_token_outlives_rotations_of_the_keys_but_not_their_compromise(
     tmp_path: Path, mode: str
 ):
@@ -287,7 +397,7 @@ async def test_a_token_outlives_rotations_of_the_keys_but_not_their_compromise(
         seat.identify()
         _, fresh = await Lab(seat).issue()
         assert await seat.accepts(fresh), "an unknown key is looked for"
-        if mode == "introspect":
+        if mode in INTROSPECTING:
             assert not await seat.accepts(old), "whatever keys the resource has kept"
 
 

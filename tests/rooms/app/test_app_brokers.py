@@ -275,6 +275,81 @@ async def test_no_token_is_signed_for_the_authority_itself(tmp_path: Path):
             pass
 
 
+BOUND = """\
+[upstream.desk]
+{upstream}
+[upstream.desk.credential]
+broker = "t"
+{place}
+[broker.t]
+kind = "jwt"
+audience = "https://crm.example"
+{bound}
+"""
+HTTPS, PLAIN, COMMAND = 'url = "https://x/mcp"', 'url = "http://x/mcp"', 'command = ["x"]'
+DPOP, MTLS = 'bound = "dpop"', 'bound = "mtls"'
+
+
+@pytest.mark.parametrize(
+    ("upstream", "place", "bound", "said"),
+    [
+        (HTTPS, 'header = { Authorization = "DPoP {token}" }', DPOP, 'add `DPoP = "{dpop}"`'),
+        (HTTPS, 'header = { A = "{token}", B = "{dpop}" }', DPOP, 'add `DPoP = "{dpop}"`'),
+        (HTTPS, 'header = { A = "{token}", DPoP = "x {dpop}" }', DPOP, 'add `DPoP = "{dpop}"`'),
+        (COMMAND, 'env = { TOKEN = "{token}" }', DPOP, "only a `url` takes proofs"),
+        (HTTPS, 'header = { A = "{token}", DPoP = "{dpop}" }', "", "gives no `{dpop}`"),
+        (HTTPS, 'header = { A = "{token}", DPoP = "{dpop}" }', MTLS, "gives no `{dpop}`"),
+        (HTTPS, 'header = { A = "{token}" }', MTLS, 'add `tls = "{bundle}"`'),
+        (
+            HTTPS,
+            'header = { A = "{token}" }\ntls = "{certificate}"',
+            MTLS,
+            'add `tls = "{bundle}"`',
+        ),
+        (HTTPS, 'header = { A = "{token}" }\ntls = "client.pem"', MTLS, 'add `tls = "{bundle}"`'),
+        (HTTPS, 'header = { A = "{token}" }\ntls = "{bundle}"', "", "gives no `{bundle}`"),
+        (HTTPS, 'header = { A = "{token}" }\ntls = "{bundel}"', MTLS, "gives no `{bundel}`"),
+        (PLAIN, 'header = { A = "{token}" }\ntls = "{bundle}"', MTLS, "`url` of https"),
+        (COMMAND, 'env = { A = "{token}" }\ntls = "{bundle}"', MTLS, "`url` of https"),
+        (COMMAND, 'env = { A = "{token}", B = "{private_key}" }', MTLS, "`{certificate}`"),
+        (
+            COMMAND,
+            'env = { A = "{token}" }\nmeta = { "x.y/z" = "{bundle}" }',
+            MTLS,
+            "`{certificate}`",
+        ),
+    ],
+)
+async def test_a_token_whose_key_no_request_would_show_stops_the_start(
+    tmp_path: Path, upstream: str, place: str, bound: str, said: str
+):
+    text = BOUND.format(upstream=upstream, place=place, bound=bound)
+    (tmp_path / "remit.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        async with serving(load(tmp_path / "remit.toml")):
+            pass
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "place", "bound"),
+    [
+        (PLAIN, 'header = { A = "DPoP {token}", dpop = "{dpop}" }', DPOP),
+        (HTTPS, 'header = { A = "{token}" }\ntls = "{bundle}"', MTLS),
+        (HTTPS, 'header = { A = "{token}" }\ntls = "{certificate}{private_key}"', MTLS),
+        (COMMAND, 'env = { A = "{token}", B = "{bundle}" }', MTLS),
+        (COMMAND, 'env = { A = "{token}", B = "{private_key}", C = "{certificate}" }', MTLS),
+    ],
+)
+async def test_a_token_is_bound_where_a_request_shows_its_key(
+    tmp_path: Path, upstream: str, place: str, bound: str
+):
+    text = BOUND.format(upstream=upstream, place=place, bound=bound)
+    (tmp_path / "remit.toml").write_text(f'[authority]\nlisten = "127.0.0.1:{free_port()}"\n{text}')
+    async with serving(load(tmp_path / "remit.toml")) as house:
+        assert house.authority.leases.brokers.keys() == {"t"}
+
+
 @pytest.mark.parametrize(
     ("upstream", "said"),
     [

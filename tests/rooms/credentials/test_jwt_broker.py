@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from remit.credentials.brokers.jwt import binding
 from remit.credentials.brokers.jwt.broker import MAX_TOKEN_BYTES, TOKEN_TYP, JwtBroker
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.identity.trust_domain import TrustDomain
-from remit.model.errors import ConfigError, NotMintedError, UnidentifiedError
+from remit.model.errors import BrokerError, ConfigError, NotMintedError, UnidentifiedError
 from remit.tasks.mandates import MANDATE_TYP
 from remit.tasks.token import read_token
 from remit.testing.broker_suite import Lab
@@ -74,7 +80,11 @@ async def claims_of(target: Target, grant: Mapping[str, Any]) -> Mapping[str, An
         ({"audience": " \t"}, "audience"),
         ({"audience": ["a", "b"]}, "audience"),
         ({"audience": None}, "audience"),
-        ({"bound": "mtls"}, "mtls"),
+        ({"bound": "tls"}, "tls"),
+        ({"bound": "mtls", "ca_key_file": "k.pem"}, "go together"),
+        ({"bound": "mtls", "ca_key": "pkcs11:object=x"}, "no key can be kept elsewhere"),
+        ({"ca_key_file": "k.pem", "ca_cert_file": "c.pem"}, 'say `bound = "mtls"`'),
+        ({"bound": "dpop", "ca_key": "pkcs11:object=x"}, 'say `bound = "mtls"`'),
         ({"bound": "DPoP"}, "DPoP"),
         ({"introspected": "yes"}, "introspected"),
         ({"resources": ["spiffe://x/agent/y"]}, "introspected = true"),
@@ -195,6 +205,71 @@ async def test_a_token_bound_to_a_key_names_it_and_no_two_share_one(tmp_path: Pa
     assert keys[0] != keys[1]
     assert all(each.prove is not None for each in minted)
     assert "_key" not in repr(minted[0])
+
+
+async def test_a_token_bound_to_a_certificate_names_it_and_the_certificate_its_lease(
+    tmp_path: Path,
+):
+    target = Target(tmp_path, bound="mtls")
+    orders = [Lab(target).order() for _ in range(2)]
+    minted = [await target.broker.issue(order) for order in orders]
+    seen = set()
+    for order, each in zip(orders, minted, strict=True):
+        claims = target.domain.verify(each.values["token"], typ=TOKEN_TYP)
+        made = x509.load_pem_x509_certificate(each.values["certificate"].encode())
+        digest = base64.urlsafe_b64encode(made.fingerprint(hashes.SHA256())).rstrip(b"=")
+        assert claims["cnf"] == {"x5t#S256": digest.decode()}
+        assert int(made.not_valid_after_utc.timestamp()) == claims["exp"], (
+            "neither outlives the other"
+        )
+        named = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uri = f"{order.workload}/task/{order.lease.task}"
+        assert named.get_values_for_type(x509.UniformResourceIdentifier) == [uri]
+        used = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(used) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+        private = load_pem_private_key(each.values["private_key"].encode(), password=None)
+        assert private.public_key() == made.public_key()
+        assert each.values["bundle"] == each.values["private_key"] + each.values["certificate"]
+        assert each.values["private_key"] in each.secrets
+        assert each.prove is None
+        seen |= {made.serial_number, made.fingerprint(hashes.SHA256())}
+    assert len(seen) == 4, "no two leases share one"
+    again = target.another(bound="mtls")
+    third = await again.issue(Lab(target).order())
+    x509.load_pem_x509_certificate(third.values["certificate"].encode()).verify_directly_issued_by(
+        x509.load_pem_x509_certificate((tmp_path / "brokers/t.pem").read_bytes())
+    )
+
+
+async def test_nothing_is_minted_that_its_certificate_would_not_outlast(tmp_path: Path):
+    target = Target(tmp_path, bound="mtls", introspected=True)
+    target.ahead = timedelta(days=3651)
+    order = Lab(target).order()
+    lease = replace(order.lease, expires_at=target.clock() + timedelta(seconds=60))
+    with pytest.raises(NotMintedError, match="the authority's own certificate ends"):
+        await target.broker.issue(replace(order, lease=lease))
+    assert (await target.broker.census([])).alive == frozenset()
+
+
+async def test_a_key_kept_elsewhere_that_does_not_sign_mints_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = Target(tmp_path, bound="mtls", introspected=True)
+
+    def gone(*_: object) -> str:
+        raise BrokerError("the token with the key is not there")
+
+    monkeypatch.setattr(binding, "sign_leaf", gone)
+    with pytest.raises(NotMintedError, match="is not there"):
+        await target.broker.issue(Lab(target).order())
+    assert (await target.broker.census([])).alive == frozenset()
+
+
+async def test_an_agent_whose_name_fits_into_no_certificate_gets_no_token(tmp_path: Path):
+    target = Target(tmp_path, bound="mtls")
+    order = Lab(target).order(workload="spiffe://remit.test/agent/s\u00fcite")
+    with pytest.raises(NotMintedError, match="does not fit"):
+        await target.broker.issue(order)
 
 
 async def test_no_kind_of_token_passes_for_another_under_the_same_keys(target: Target):

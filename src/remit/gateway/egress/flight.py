@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import ssl
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from remit.gateway.egress.service import Service
 from remit.gateway.forward import UnreachableError
 from remit.gateway.in_flight import InFlight
 from remit.gateway.leaks import LeakGuard, merged
+from remit.gateway.presenting import presenting
 from remit.gateway.reply import Headers, Reply
 from remit.model.call import Call
 from remit.model.decision import Decision
@@ -127,7 +129,7 @@ class Flight:
                 raise UnreachableError(str(error)) from error
         if self.request.query:
             url += "?" + self.request.query
-        response = await self._sent(method, url, headers)
+        response = await self._sent(method, url, headers, await self._tls(credential))
         try:
             self._look(response)
             self.down = [
@@ -143,8 +145,27 @@ class Flight:
         finally:
             response.close()
 
+    async def _tls(self, credential: Credential | None) -> ssl.SSLContext | bool:
+        """Return what the connection is made with: it shows the lease's certificate, if it has one.
+
+        Raises:
+            UnreachableError: the broker gave none, or one that cannot be shown.
+        """
+        service = self.service
+        try:
+            pem = service.inject.certificate_for(credential)
+            if pem is None:
+                return service.tls or True
+            return await asyncio.to_thread(presenting, pem, service.ca_file)
+        except UpstreamError as error:
+            raise UnreachableError(str(error)) from error
+
     async def _sent(
-        self, method: str, url: str, headers: list[tuple[str, str]]
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        tls: ssl.SSLContext | bool,  # noqa: FBT001 - as aiohttp takes it
     ) -> aiohttp.ClientResponse:
         service = self.service
         try:
@@ -157,7 +178,7 @@ class Flight:
                     # As a file, which aiohttp writes in pieces.
                     data=io.BytesIO(self.request.body) if self.request.body else None,
                     allow_redirects=False,
-                    ssl=service.tls or True,
+                    ssl=tls,
                     timeout=aiohttp.ClientTimeout(
                         total=None,
                         connect=service.connect_seconds,

@@ -13,6 +13,7 @@ from remit.gateway.egress.addresses import is_literal, is_public
 from remit.gateway.egress.operations import Operations
 from remit.gateway.injection import Injection
 from remit.gateway.options import MEBIBYTE
+from remit.gateway.presenting import trusting
 from remit.model.errors import ConfigError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -56,26 +57,18 @@ class Service:
             if not value.isprintable() or not value.isascii():
                 raise ConfigError(f"{where}: the value of header `{name}` cannot be sent")
         if self.inject.environment or self.inject.meta:
-            raise ConfigError(f"{where}: a credential goes into a `header`, there is nothing else")
+            raise ConfigError(f"{where}: a credential goes into a `header` or into `tls`")
         if not self.operations.all:
             raise ConfigError(f"{where}: there is no operation: nothing could be called")
         if self.url.lower().startswith("https:"):
-            object.__setattr__(self, "tls", _trusting(self.ca_file, where))
+            object.__setattr__(self, "tls", trusting(self.ca_file, where))
+        elif self.inject.tls is not None:
+            raise ConfigError(f"{where}: `tls` belongs to a `url` of https")
 
     @property
     def base(self) -> str:
         """The address without a slash at its end."""
         return self.url.rstrip("/")
-
-
-def _trusting(ca_file: Path | None, where: str) -> ssl.SSLContext:
-    """Return what verifies the service's certificate and name; there is no way to turn it off."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"{where}: `ca_file` `{ca_file}` holds no certificates that can be read"
-        ) from error
 
 
 def _require_address(url: str, where: str, *, private: bool) -> None:

@@ -7,6 +7,7 @@ tokens (RFC 7662), it is revoked at once, for the answer is Remit's; elsewhere i
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,22 +15,23 @@ from typing import Any, Literal
 
 import msgspec
 
+from remit.credentials.brokers.jwt.binding import Bond, certified, proving
+from remit.credentials.certificates.authority import AuthorityOptions, open_authority
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import read_table
-from remit.model.errors import ConfigError, NotMintedError
+from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
-from remit.proof.dpop import ProofKey
 
 TOKEN_TYP = "at+jwt"  # noqa: S105 - the token's type (RFC 9068 section 2.1)
 DETAILS_TYPE = "dev.remit/call"
 """The ``type`` of the authorization details: which target, which action, which arguments."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(AuthorityOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[broker.NAME]``; docs/brokers/jwt.md says what each is for."""
 
     audience: str
-    bound: Literal["none", "dpop"] = "none"
+    bound: Literal["none", "dpop", "mtls"] = "none"
     introspected: bool = False
     resources: tuple[str, ...] = ()
 
@@ -61,12 +63,21 @@ class JwtBroker:
         Raises:
             ConfigError: an option is unknown, missing or makes no sense.
         """
-        self._options = read_table(options, Options, f"`[broker.{name}]`")
-        if not self._options.audience.strip():
-            raise ConfigError(f"`[broker.{name}]`: `audience` is empty: anybody would be meant")
-        if self._options.resources and not self._options.introspected:
+        where = f"`[broker.{name}]`"
+        self._options = said = read_table(options, Options, where)
+        if not said.audience.strip():
+            raise ConfigError(f"{where}: `audience` is empty: anybody would be meant")
+        if said.resources and not said.introspected:
             raise ConfigError(
-                f"`[broker.{name}]`: `resources` are those who introspect: say `introspected = true`"
+                f"{where}: `resources` are those who introspect: say `introspected = true`"
+            )
+        self._authority = None
+        if said.bound == "mtls":
+            self._authority = open_authority(said, name, where, surroundings)
+        elif said.ca_key or said.ca_key_file or said.ca_cert_file:
+            raise ConfigError(
+                f'{where}: an authority signs certificates alone: say `bound = "mtls"`, or leave '
+                "its key and certificate out"
             )
         self._signer = surroundings.signer
         self._clock = surroundings.clock
@@ -97,7 +108,8 @@ class JwtBroker:
         """Sign a token for one call or task (RFC 9068 section 2.2).
 
         Raises:
-            NotMintedError: the grant, filled in, makes no sense, or no time is left to the lease.
+            NotMintedError: the grant, filled in, makes no sense, no time is left to the lease, or the
+                authority of its certificate cannot sign.
         """
         try:
             self.check(order.grant)
@@ -108,8 +120,7 @@ class JwtBroker:
         lease, now = order.lease, self._clock()
         if int(lease.expires_at.timestamp()) <= now.timestamp():
             raise NotMintedError("jwt: less than a second is left to the lease")
-        key = ProofKey.generate(lambda: self._clock().timestamp())
-        bound = self._options.bound == "dpop"
+        bond = await self._bond(order)
         claims: dict[str, Any] = {
             **grant.claims,
             "sub": order.on_behalf_of,
@@ -133,8 +144,8 @@ class JwtBroker:
                     "call_digest": order.call.digest,
                 }
             ]
-        if bound:
-            claims["cnf"] = {"jkt": key.thumbprint}
+        if bond.cnf:
+            claims["cnf"] = dict(bond.cnf)
         token = self._signer.sign_jwt(claims, typ=TOKEN_TYP)
         if len(token) > MAX_TOKEN_BYTES:
             raise NotMintedError(
@@ -142,11 +153,23 @@ class JwtBroker:
             )
         self._active[lease.handle] = lease.expires_at
         return Credential(
-            values={"token": token},
-            secrets=(token,),
-            prove=key.prove if bound else None,
+            values={"token": token, **bond.values},
+            secrets=(token, *bond.secrets),
+            memo=bond.memo,
+            prove=bond.prove,
             expires_at=lease.expires_at,
         )
+
+    async def _bond(self, order: Order) -> Bond:
+        if self._options.bound == "dpop":
+            return proving(self._clock)
+        if self._authority is None:
+            return Bond()
+        try:
+            # A key that is kept elsewhere signs as slowly as it likes.
+            return await asyncio.to_thread(certified, self._authority, order, self._clock())
+        except BrokerError as error:
+            raise NotMintedError(str(error)) from error
 
     async def revoke(self, lease: Lease, keep: str | None) -> Revocation:
         """Say no to whoever introspects it from now on; or say until when it lives."""
@@ -183,6 +206,11 @@ class JwtBroker:
             return False
         until = self._active.get(handle)
         return until is not None and until > self._clock()
+
+    @property
+    def bound(self) -> Literal["none", "dpop", "mtls"]:
+        """What whoever uses its tokens has to show beside them."""
+        return self._options.bound
 
     @property
     def audience(self) -> str:

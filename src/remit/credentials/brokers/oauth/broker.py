@@ -16,7 +16,7 @@ import secrets
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -95,6 +95,11 @@ class OAuthBroker:
             confirms=immediate and self._options.introspect,
             lists=False,
         )
+
+    @property
+    def bound(self) -> Literal["none", "dpop"]:
+        """What whoever uses its tokens has to show beside them."""
+        return self._options.bound
 
     def check(self, grant: Mapping[str, Any]) -> None:
         """Look at a binding's grant.
