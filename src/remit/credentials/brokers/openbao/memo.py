@@ -8,6 +8,7 @@ token under which a secret may have been read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from datetime import datetime
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}\Z")
 
 
@@ -43,7 +45,7 @@ def parse_memo(text: str | None) -> Memo | None:
 
 
 class Notes:
-    """One small file a mint under way. It survives a killed process, not a lost power supply.
+    """One small file a mint under way, a line a step. It survives a killed process, not a power cut.
 
     No fsync: after a power cut the accessor is found by listing, or the lease runs out.
     """
@@ -52,23 +54,29 @@ class Notes:
         self._folder = folder
 
     def keep(self, handle: str, memo: Memo) -> None:
-        """Write down what is known now.
+        """Write down what is known now, below what was known before.
 
         Raises:
             OSError: the state folder cannot be written.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = self._place(handle)
-        beside = place.with_name(f"{place.name}.new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(memo.text())
-        beside.replace(place)
+        place, line = self._place(handle), memo.text().encode() + b"\n"
+        try:
+            descriptor = os.open(place, _APPENDING, 0o600)
+        except FileNotFoundError:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(place, _APPENDING, 0o600)
+        try:
+            written = os.write(descriptor, line)  # at once: no kill cuts it in two
+        finally:
+            os.close(descriptor)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, handle: str) -> Memo | None:
-        """Return what was written down, if anything."""
-        with contextlib.suppress(OSError):
-            return parse_memo(self._place(handle).read_text())
+        """Return what was written down last, if anything."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            lines = self._place(handle).read_text().splitlines()
+            return next((memo for line in reversed(lines) if (memo := parse_memo(line))), None)
         return None
 
     def forget(self, handle: str) -> None:
