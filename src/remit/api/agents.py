@@ -27,6 +27,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     autonomy: int = 1
     templates: tuple[str, ...] = ()
     gateway_templates: tuple[str, ...] = ()
+    max_depth: int = 4
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     autonomy: int | None = None
     templates: tuple[str, ...] | None = None
     gateway_templates: tuple[str, ...] | None = None
+    max_depth: int | None = None
 
 
 def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) -> list[Route]:
@@ -53,6 +55,7 @@ def routes(registry: Registry, callers: Callers, changed: Callable[[], None]) ->
             autonomy=wanted.autonomy,
             templates=wanted.templates,
             gateway_templates=wanted.gateway_templates,
+            max_depth=wanted.max_depth,
             by=person.id,
         )
         changed()

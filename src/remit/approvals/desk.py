@@ -126,6 +126,7 @@ class ApprovalDesk:
             requester=str(subject.workload),
             on_behalf_of=task.mandate.on_behalf_of,
             opened_by=task.mandate.opened_by,
+            openers=tuple(each.mandate.opened_by for each in task.above),
             target=call.target,
             action=call.action,
             sentence=decision.sentence(),
@@ -297,6 +298,7 @@ class ApprovalDesk:
         for whose, own in (
             ("on behalf of", approval.on_behalf_of),
             ("opened by", approval.opened_by),
+            *(("delegated from one opened by", opener) for opener in approval.openers),
         ):
             if _same_person(person.id, own):
                 raise NotEligibleError(

@@ -24,6 +24,7 @@ def register(
     autonomy: int = 1,
     template: Many = (),
     gateway_template: Many = (),
+    max_depth: int = 4,
     common: Common = DEFAULTS,
 ) -> None:
     """Register an agent; its identity is `spiffe://<trust domain>/agent/NAME`.
@@ -44,6 +45,8 @@ def register(
         A mandate template that tasks may be opened under for it; repeat for more.
     gateway_template
         A template it may open tasks under itself, with the gateway's own tools; repeat for more.
+    max_depth
+        How many delegations below a root task it may act; 0 is for root tasks alone.
     """
     client = common.client()
     registered = client.post(
@@ -56,6 +59,7 @@ def register(
             "autonomy": autonomy,
             "templates": template,
             "gateway_templates": gateway_template,
+            "max_depth": max_depth,
         },
     )
     common.emit(registered)
@@ -71,6 +75,7 @@ def update(
     autonomy: int | None = None,
     template: Many | None = None,
     gateway_template: Many | None = None,
+    max_depth: int | None = None,
     common: Common = DEFAULTS,
 ) -> None:
     """Change what an agent is for; what is left out stays as it is.
@@ -89,6 +94,8 @@ def update(
         The templates it may act under, in place of those it has; repeat for more.
     gateway_template
         The templates it may open tasks under itself, in place of those it has; repeat for more.
+    max_depth
+        How many delegations below a root task it may act from now on.
     """
     given = {
         "owner": owner,
@@ -96,6 +103,7 @@ def update(
         "autonomy": autonomy,
         "templates": template,
         "gateway_templates": gateway_template,
+        "max_depth": max_depth,
     }
     body = {key: value for key, value in given.items() if value is not None}
     client = common.client()

@@ -27,6 +27,7 @@ Clock = Callable[[], datetime]
 _NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
 _TEMPLATE = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _MAX_AUTONOMY = 4
+_MAX_DEPTH = 16
 _MAX_TEXT = 1024
 _MAX_TEMPLATES = 256
 
@@ -75,6 +76,7 @@ class Registry:
         autonomy: int = 1,
         templates: Sequence[str] = (),
         gateway_templates: Sequence[str] = (),
+        max_depth: int = 4,
         spiffe_id: SpiffeId | None = None,
     ) -> Agent:
         """Register an agent: active with an owner, suspended without one.
@@ -88,6 +90,7 @@ class Registry:
             autonomy: 0 (suggests only) to 4 (acts unattended).
             templates: the mandate templates that a task of it may be opened under.
             gateway_templates: those it may open itself, with the gateway's own tools.
+            max_depth: how many delegations below a root task it may act, 0 to 16.
             spiffe_id: ``spiffe://<trust domain>/agent/<name>`` if None; may be of a federated
                 trust domain.
 
@@ -110,6 +113,7 @@ class Registry:
             autonomy=_level(autonomy),
             templates=_names(templates),
             gateway_templates=_names(gateway_templates),
+            max_depth=_depth(max_depth),
             state=AgentState.ACTIVE if owner else AgentState.SUSPENDED,
             registered_at=self._clock(),
         )
@@ -131,6 +135,7 @@ class Registry:
         autonomy: int | None = None,
         templates: Sequence[str] | None = None,
         gateway_templates: Sequence[str] | None = None,
+        max_depth: int | None = None,
     ) -> Agent:
         """Change what was registered; what is None stays. The state stays as it is.
 
@@ -155,6 +160,7 @@ class Registry:
                     if gateway_templates is None
                     else _names(gateway_templates)
                 ),
+                max_depth=agent.max_depth if max_depth is None else _depth(max_depth),
             )
             await self._write(changed, "agent.updated", by)
         return changed
@@ -236,6 +242,7 @@ def _body(agent: Agent, by: str) -> dict[str, str | int | builtins.list[str] | N
         "autonomy": agent.autonomy,
         "templates": builtins.list(agent.templates),
         "gateway_templates": builtins.list(agent.gateway_templates),
+        "max_depth": agent.max_depth,
         "state": agent.state.value,
         "by": by,
     }
@@ -259,6 +266,12 @@ def _level(autonomy: int) -> int:
     if isinstance(autonomy, bool) or not 0 <= autonomy <= _MAX_AUTONOMY:
         raise InputError(f"autonomy runs from 0 to {_MAX_AUTONOMY}")
     return autonomy
+
+
+def _depth(depth: int) -> int:
+    if isinstance(depth, bool) or not 0 <= depth <= _MAX_DEPTH:
+        raise InputError(f"max_depth runs from 0 to {_MAX_DEPTH}")
+    return depth
 
 
 def _names(templates: Sequence[str]) -> tuple[str, ...]:

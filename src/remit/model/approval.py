@@ -26,7 +26,8 @@ class Approval:
     ``preview`` is what the approver is shown: the target and every argument, as JSON. It is
     sensitive: the vault keeps it, sealed under the task's key with the record ``asked``, and it is
     empty wherever it was not opened on purpose. ``call_digest`` goes once nobody can use it.
-    ``opened_by`` is who opened the task: a person, or the workload itself.
+    ``opened_by`` is who opened the task: a person, or the workload itself; ``openers`` are those who
+    opened the tasks that it was delegated from.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Approval:
     requester: str
     on_behalf_of: str
     opened_by: str = ""
+    openers: tuple[str, ...] = ()
     target: str
     action: str
     sentence: str

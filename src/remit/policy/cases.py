@@ -44,6 +44,7 @@ BASELINE: Mapping[str, Any] = {
         "environment_rank": 0,
         "autonomy": 1,
         "state": "active",
+        "max_depth": 4,
     },
     "mandate": {
         "purpose": "a case",
@@ -61,6 +62,8 @@ BASELINE: Mapping[str, Any] = {
         "expires_at": "2026-01-01T01:00:00.000Z",
         "expired": False,
         "delegated": False,
+        "depth": 0,
+        "delegated_by": "",
     },
     "task": {
         "id": "task",

@@ -119,15 +119,15 @@ def suppose_listed(subject: Subject, task: Task, tool: Tool, now: dt.datetime) -
     if action is None:
         return None
     upstream, _, name = tool.target.partition("/")
-    covered = covering(task.mandate, action, tool.target)
-    above = covering(task.template, action, tool.target)
-    role = next((c.approval for c in (*covered, *above) if c.approval), None)
+    named = [covering(each.mandate, action, tool.target) for each in task.chain]
+    bound = [covering(each.template, action, tool.target) for each in task.chain]
+    role = next((c.approval for found in (*named, *bound) for c in found if c.approval), None)
     question = Question(
         subject=subject,
         task=task,
         call=Call(id="", action=action, upstream=upstream, name=name, arguments={}, digest=""),
         tool=tool,
-        bounds=Bounds(in_template=bool(above), in_mandate=bool(covered), approval_role=role),
+        bounds=Bounds(in_template=all(bound), in_mandate=all(named), approval_role=role),
         approval=None,
         now=now,
     )
@@ -178,8 +178,8 @@ def _facts(question: Question, flat: Flat, approval: Mapping[str, Any]) -> Facts
             "mandate": _mandate(question.task, question.bounds, now),
             "task": {
                 "id": question.task.id,
-                "open": question.task.state is TaskState.OPEN,
-                "label": _label(question.task.label),
+                "open": all(each.state is TaskState.OPEN for each in question.task.chain),
+                "label": _label(question.task.held),
             },
             "tool": _tool(question.tool, call),
             "call": {"upstream": call.upstream, "name": call.name},
@@ -220,11 +220,14 @@ def _subject(subject: Subject) -> dict[str, Any]:
         "environment_rank": _RANK[agent.environment],
         "autonomy": agent.autonomy,
         "state": agent.state.value,
+        "max_depth": agent.max_depth,
     }
 
 
 def _mandate(task: Task, bounds: Bounds, now: dt.datetime) -> dict[str, Any]:
-    mandate, template = task.mandate, task.template
+    mandate, chain = task.mandate, task.chain
+    bounding = [part for each in chain for part in (each.mandate, each.template)]
+    ends_at = min(each.mandate.expires_at for each in chain)
     facts: dict[str, Any] = {
         "purpose": mandate.purpose,
         "template": mandate.template,
@@ -235,12 +238,16 @@ def _mandate(task: Task, bounds: Bounds, now: dt.datetime) -> dict[str, Any]:
         "violations": list(bounds.violations),
         "exhausted": list(bounds.exhausted),
         "approval_role": bounds.approval_role or "",
-        "environments": [e.value for e in mandate.environments if e in template.environments],
-        "ceiling": int(min(mandate.data_ceiling, template.data_ceiling)),
-        "egress": [host for host in mandate.egress if host in template.egress],
-        "expires_at": _instant(mandate.expires_at),
-        "expired": mandate.expires_at <= now,
+        "environments": [
+            e.value for e in mandate.environments if all(e in b.environments for b in bounding)
+        ],
+        "ceiling": int(min(bound.data_ceiling for bound in bounding)),
+        "egress": [host for host in mandate.egress if all(host in b.egress for b in bounding)],
+        "expires_at": _instant(ends_at),
+        "expired": ends_at <= now,
         "delegated": mandate.parent is not None,
+        "depth": len(task.above),
+        "delegated_by": "" if mandate.parent is None else str(mandate.parent.workload),
     }
     if bounds.calls_left is not None:
         facts["calls_left"] = bounds.calls_left

@@ -92,6 +92,8 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "agent_environment": lambda f: f.context["subject"]["environment"],
     "agent_state": lambda f: f.context["subject"]["state"],
     "autonomy": lambda f: f.context["subject"]["autonomy"],
+    "depth": lambda f: f.context["mandate"]["depth"],
+    "max_depth": lambda f: f.context["subject"]["max_depth"],
     "ceiling": lambda f: _WORDS[f.context["mandate"]["ceiling"]],
     "environment": lambda f: f.context["tool"]["environment"],
     "environments": lambda f: _listed(f.context["mandate"]["environments"]),

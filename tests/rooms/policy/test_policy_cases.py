@@ -21,7 +21,7 @@ def test_a_case_that_comes_out_otherwise_is_told_with_both_answers(shipped: Bund
         "cases/a.yaml: it is refused: wanted deny by outside_mandate, got permit by within_mandate"
     )
     assert report.coverage().startswith(
-        "1 of 15 policies exercised; no case exercises agent_not_active"
+        "1 of 16 policies exercised; no case exercises agent_not_active"
     )
 
 
