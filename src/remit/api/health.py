@@ -10,13 +10,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from remit.api.answers import answer
+from remit.model.contact import Contact
 
 Checks = Mapping[str, Callable[[], str | None]]
 """One a part: None when it works, else one sentence that says what is wrong."""
 
 
-def routes(checks: Checks, metrics: CollectorRegistry) -> list[Route]:
-    """Return the probes' routes. They tell no secret, and want no token."""
+Seen = Mapping[str, Callable[[], Mapping[str, Contact]]]
+"""By a heading, what is known from use of each thing outside that some calls need and others not."""
+
+
+def routes(checks: Checks, metrics: CollectorRegistry, seen: Seen | None = None) -> list[Route]:
+    """Return the probes' routes. They tell no secret, and want no token.
+
+    What is ``seen`` is shown and decides nothing: one target that is down refuses the calls that
+    need it, and taking all others away as well would help nobody.
+    """
 
     async def alive(request: Request) -> Response:  # noqa: ARG001 - a route takes its request
         return answer({"status": "alive"})
@@ -28,6 +37,7 @@ def routes(checks: Checks, metrics: CollectorRegistry) -> list[Route]:
             {
                 "status": "ready" if fine else "not ready",
                 "parts": {name: trouble or "ready" for name, trouble in parts.items()},
+                **{heading: known() for heading, known in (seen or {}).items()},
             },
             200 if fine else 503,
         )

@@ -40,6 +40,8 @@ def routes(authority: Authority, store: LeaseStore, callers: Callers) -> list[Ro
     async def standing(request: Request) -> Response:
         await callers.person(request)
         report = await verify_none(leases.brokers, store, tasks.is_open, authority.clock())
+        for each in report.asked:
+            leases.contacts.noted(each.broker, each.trouble)
         return answer(
             {
                 "none_stands": report.none_stands,
@@ -51,6 +53,8 @@ def routes(authority: Authority, store: LeaseStore, callers: Callers) -> list[Ro
     async def targets(request: Request) -> Response:
         await callers.person(request)
         found = await survey(leases.brokers)
+        for each in found:
+            leases.contacts.noted(each.broker, each.trouble)
         return answer({"items": [plain(each) for each in found], "next": None})
 
     return [

@@ -78,9 +78,13 @@ def control_app(house: House) -> ASGIApp:
         "keys": house.own_keys.health,
         **{f"upstream {name}": _upstream_check(house, name) for name in house.gateway.upstreams},
     }
+    seen = {
+        "brokers": lambda: authority.leases.contacts.among(authority.leases.brokers),
+        "services": house.egress.seen,
+    }
     return app_of(
         [
-            *health.routes(checks, house.metrics.registry),
+            *health.routes(checks, house.metrics.registry, seen),
             *status.routes(lambda: standing(house), house.trust_domain.bundle, callers),
             *leases.routes(authority, house.lease_pages, callers),
             *oauth.routes(

@@ -26,6 +26,7 @@ from remit.credentials.reserving import draw_up
 from remit.credentials.revoking import revocation
 from remit.credentials.sealing import Seal
 from remit.model.call import Call
+from remit.model.contact import Contacts
 from remit.model.decision import Decision
 from remit.model.errors import (
     BrokerError,
@@ -91,6 +92,7 @@ class Leases:
         self._open: dict[str, Entry] = {}
         self._remembered = Remembered()
         self._holders = Holders()
+        self.contacts = Contacts(clock)
 
     def held_by(self, let_go: LetGo) -> None:
         """Have ``let_go`` end every use of a lease's credential before the lease is over."""
@@ -209,7 +211,8 @@ class Leases:
         entry.minting_since = self._clock()
         broker = self._brokers[entry.lease.broker]
         try:
-            credential = replace(await broker.issue(order), lease=entry.lease.id)
+            minted = await self.contacts.watch(entry.lease.broker, broker.issue(order))
+            credential = replace(minted, lease=entry.lease.id)
         except NotMintedError:
             entry.minting_since = None
             raise
@@ -349,6 +352,7 @@ class Leases:
             answer = await revocation(broker, lease, self._kept, seconds)
         finally:
             let_go = await letting_go
+        self.contacts.noted(lease.broker, answer if isinstance(answer, str) else None)
         if isinstance(answer, str):
             self._failed(entry, answer)
         elif lease.id not in self._open or entry.lease is not lease:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from remit.api.callers import Callers
 from remit.api.unrouted import app_of
 from remit.app.config import load
 from remit.app.serve import serving
+from remit.model.contact import Contacts
 from remit.model.errors import UnidentifiedError
 from remit.model.subject import Claim, Person
 
@@ -216,6 +218,37 @@ async def test_readiness_names_the_part_that_is_not_and_what_is_wrong():
         assert answer.status_code == 503
         assert answer.json()["parts"] == {"evidence": "the disk is full", "storage": "ready"}
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_target_that_is_down_is_shown_and_does_not_make_all_of_it_unready():
+    contacts = Contacts(lambda: datetime(2026, 11, 25, 12, tzinfo=UTC))
+    seen = {"brokers": lambda: contacts.among(["crm", "bao"]), "services": dict}
+    app = Starlette(routes=health.routes({}, CollectorRegistry(), seen))
+    transport = httpx2.ASGITransport(app=app)
+    contacts.noted("crm", None)
+    contacts.noted("crm", "the database server cannot be used")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://remit") as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ready",
+        "parts": {},
+        "brokers": {
+            "crm": {
+                "last_answered": "2026-11-25T12:00:00Z",
+                "last_failed": "2026-11-25T12:00:00Z",
+                "last_error": "the database server cannot be used",
+            },
+            "bao": {"last_answered": None, "last_failed": None, "last_error": None},
+        },
+        "services": {},
+    }
+
+
+async def test_a_running_authority_shows_its_brokers_and_services(control: SimpleNamespace):
+    answer = await control.socket.get("/readyz")
+    assert answer.json()["brokers"] == {}
+    assert answer.json()["services"] == {}
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Order, Revocation, Traits
 from remit.credentials.putting_off import ATTEMPTS
 from remit.credentials.sealing import KeySeal
+from remit.model.contact import Contact
 from remit.model.errors import (
     BrokerError,
     ConfigError,
@@ -196,6 +198,33 @@ async def test_what_will_not_die_is_raised_asked_for_ever_after_and_shown(book: 
     book.clock.move(601)
     assert await book.sweep() == 0
     assert book.target.live == set()
+
+
+async def test_a_target_s_last_answer_and_failure_are_known_from_use_alone(book: Book):
+    def seen() -> Contact:
+        return book.leases.contacts.among(["memory"])["memory"]
+
+    assert seen() == Contact()
+    lease = book.reserve(task_of())
+    await book.leases.issue(lease)
+    assert seen() == Contact(last_answered=START)
+    book.clock.move(1)
+    book.target.fail_revoke = True
+    await book.leases.settle(lease)
+    failed = Contact(
+        last_answered=START,
+        last_failed=START + timedelta(seconds=1),
+        last_error="the target is down",
+    )
+    assert seen() == failed
+    book.clock.move(10)
+    book.target.fail_revoke = False
+    await book.sweep()
+    assert seen() == replace(failed, last_answered=START + timedelta(seconds=11))
+    book.target.refuse = True
+    with pytest.raises(NotMintedError):
+        await book.leases.issue(book.reserve(task_of()))
+    assert seen().last_error == "the target will not mint this"
 
 
 async def test_the_last_revocation_that_failed_is_known_and_after_a_restart_as_well(book: Book):

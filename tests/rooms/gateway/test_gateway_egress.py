@@ -29,6 +29,7 @@ from remit.gateway.egress.service import Service
 from remit.gateway.injection import Injection
 from remit.gateway.leaks import LeakGuard
 from remit.gateway.options import GatewayOptions
+from remit.model.contact import Contact
 from remit.model.errors import BrokerError, ConfigError
 from remit.model.lease import Credential
 from remit.model.outcome import Ending
@@ -475,11 +476,15 @@ async def test_a_service_that_is_not_there_was_certainly_not_called(open_stall: 
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     stall = await open_stall(url=f"http://127.0.0.1:{port}")
+    assert stall.egress.seen()["shop"] == Contact(), "nobody used it yet"
     got = await stall.ask("GET", "/orders")
     assert got.status == 502
     assert "cannot be reached" in json.loads(got.body)["detail"]
     assert "not known" not in json.loads(got.body)["detail"]
     assert "cannot be reached" in (stall.egress.health()["shop"] or "")
+    seen = stall.egress.seen()["shop"]
+    assert (seen.last_answered, seen.last_failed) == (None, stall.authority.clock())
+    assert "cannot be reached" in (seen.last_error or "")
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\nsome"])

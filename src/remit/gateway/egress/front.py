@@ -37,6 +37,7 @@ from remit.gateway.reply import Receive, Reply, Scope, Send
 from remit.gateway.wire import Head, ProtocolError
 from remit.identity.dpop import challenge
 from remit.model.call import CALL_TOOL, Call
+from remit.model.contact import Contact, Contacts
 from remit.model.errors import (
     InputError,
     NotFoundError,
@@ -73,6 +74,10 @@ class Egress:
     resolver: Callable[[], AbstractResolver | None] = lambda: None
     _sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
     _trouble: dict[str, str | None] = field(default_factory=dict)
+    _contacts: Contacts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._contacts = Contacts(self.authority.clock)
 
     @classmethod
     def beside(cls, house: House, services: Mapping[str, Service]) -> Egress:
@@ -95,6 +100,10 @@ class Egress:
     def health(self) -> Mapping[str, str | None]:
         """Return, for every service, None or what went wrong at the last contact."""
         return {name: self._trouble.get(name) for name in self.services}
+
+    def seen(self) -> Mapping[str, Contact]:
+        """Return, for every service, when it last answered a call and what went wrong last."""
+        return self._contacts.among(self.services)
 
     async def catalogue(self) -> None:
         """Have the catalogue know every operation: the configuration is the operator's own word.
@@ -207,10 +216,14 @@ class Egress:
         try:
             outcome = await self.perform(claim, call, flight.act, self.authority)
         except UnreachableError as error:
-            self._trouble[name] = str(error)
+            self._noted(name, error.reason)
             raise
-        self._trouble[name] = None if flight.answered else outcome.detail
+        self._noted(name, None if flight.answered else outcome.detail or "it did not answer")
         return outcome
+
+    def _noted(self, name: str, trouble: str | None) -> None:
+        self._trouble[name] = trouble
+        self._contacts.noted(name, trouble)
 
     def _session(self, service: Service) -> aiohttp.ClientSession:
         """Return what makes a service's connections, one for each call."""
