@@ -23,7 +23,8 @@ from remit.credentials.brokers.openbao.memo import Memo, Notes, parse_memo
 from remit.credentials.brokers.openbao.minting import Minter
 from remit.credentials.brokers.openbao.options import check_grant, read_grant, read_options
 from remit.credentials.brokers.openbao.standing import Standing
-from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
+from remit.credentials.brokers.openbao.survey import survey
+from remit.credentials.port import Census, Finding, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
 
@@ -167,6 +168,15 @@ class OpenBaoBroker:
             )
         unasked = frozenset() if lists else frozenset(memos.keys() - known.keys())
         return Census(alive=frozenset(alive), complete=lists, unasked=unasked)
+
+    async def survey(self) -> Sequence[Finding]:
+        """Ask what Remit's own token may do, or may not, and how its leases' tokens stand.
+
+        Raises:
+            BrokerError: OpenBao could not be asked.
+        """
+        async with self._turn(self._listings, _SCAN_SECONDS):
+            return await survey(self._api, self._standing, self._options, self._installation)
 
     async def close(self) -> None:
         """Let mints under way end what they made, log out, and let go of connections."""
