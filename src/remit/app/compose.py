@@ -24,7 +24,7 @@ from remit.app.own_keys import OwnKeys
 from remit.app.policy_folders import bundle_folders
 from remit.app.redeciding import Redeciding
 from remit.app.sealing import open_sealed_keys, show_ages
-from remit.app.starting import accepted, end_what_time_lengthened, started, stopped
+from remit.app.starting import accepted, put_right, started, stopped
 from remit.approvals.desk import ApprovalDesk
 from remit.approvals.ports import OpenPreview
 from remit.credentials.leases import Leases
@@ -63,6 +63,7 @@ from remit.storage.sqlite.evidence import SqliteEvidence
 from remit.storage.sqlite.journal import Journal
 from remit.storage.sqlite.leases import SqliteLeases
 from remit.storage.sqlite.tasks import SqliteTasks
+from remit.tasks.delegating import DelegationLimits
 from remit.tasks.desk import TaskDesk
 from remit.tasks.templates import parse_templates
 
@@ -179,7 +180,9 @@ async def _compose(
     )
 
     bundles = BundleArchive(state / "bundles")
-    policy, reloader, tasks = _policy(loaded, bundles, ledger, journal, trust_domain)
+    policy, reloader, tasks = _policy(
+        loaded, bundles, ledger, journal, trust_domain, registry=registry
+    )
     catalogue = Catalogue(
         SqliteCatalogue(journal), ledger, upstreams=catalogued(loaded), clock=utc_now
     )
@@ -238,7 +241,7 @@ async def _compose(
         ledger.stage(step, Context())
     journal.accepted_is_recorded()
     await ledger.barrier()
-    await end_what_time_lengthened(authority)
+    await put_right(authority)
     kept.push_async_callback(stopped, ledger)
 
     redeciding = Redeciding(authority)
@@ -334,6 +337,8 @@ def _policy(
     ledger: Ledger,
     journal: Journal,
     trust_domain: TrustDomain,
+    *,
+    registry: Registry,
 ) -> tuple[Policy, Reloader, TaskDesk]:
     folder, templates = bundle_folders(loaded)
     bundle = check(folder, templates=templates, check_templates=parse_templates).require()
@@ -346,6 +351,10 @@ def _policy(
         clock=utc_now,
         templates=parse_templates(bundle.templates),
         require_proof=loaded.config.authority.proof_of_possession == "required",
+        agents=registry,
+        delegation=DelegationLimits(
+            depth=loaded.config.delegation.depth, tasks=loaded.config.delegation.tasks
+        ),
     )
 
     def swap(changed: Bundle) -> None:

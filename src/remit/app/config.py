@@ -27,6 +27,7 @@ from remit.model.errors import ConfigError
 __all__ = ["DEFAULT_FILE", "Config", "Loaded", "load", "parse"]
 
 DEFAULT_FILE = "remit.toml"
+MAX_DEPTH = 16
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s/]*):(?P<port>[0-9]{1,5})\Z")
@@ -116,6 +117,9 @@ def parse(document: dict[str, Any], name: str) -> Config:
     _check_services(config, name)
     _check_above_zero(msgspec.structs.asdict(config.limits), "`[limits]`", name)
     _check_above_zero({"expires_seconds": config.approvals.expires_seconds}, "`[approvals]`", name)
+    if not 0 <= config.delegation.depth <= MAX_DEPTH:
+        raise ConfigError(f"`{name}`: `[delegation]`: `depth` is from 0 to {MAX_DEPTH}")
+    _check_above_zero({"tasks": config.delegation.tasks}, "`[delegation]`", name)
     for workload in config.workloads:
         if not workload.selectors:
             raise ConfigError(

@@ -3,6 +3,8 @@
 Called when the policy bundle changes and when an agent does. A call in flight is judged by the
 question it was permitted under, with the agent, the task and the bundle of now; what it has spent
 of its budget already is not counted against it twice, and a person's yes to it stands as given.
+
+An agent that may not act has delegated nothing, either: what it did delegate ends here.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import replace
 
 import structlog
 
+from remit.app.disowned import end_disowned
 from remit.model.decision import Effect
 from remit.model.errors import RemitError
 from remit.model.lease import Lease
@@ -47,6 +50,12 @@ class Redeciding:
             for lease, question in self._authority.leases.bases():
                 if isinstance(question, Question):
                     await self._ask(lease, question)
+            try:
+                await end_disowned(self._authority)
+            except RemitError as error:
+                log.warning("put off", what="ending delegated tasks", reason=str(error))
+            except Exception:
+                log.exception("ending delegated tasks broke")
 
     async def _ask(self, lease: Lease, question: Question) -> None:
         try:

@@ -179,6 +179,13 @@ class ApprovalsSection(_Section, frozen=True, kw_only=True, forbid_unknown_field
     expires_seconds: int = 900
 
 
+class DelegationSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a task may be passed on."""
+
+    depth: int = 4
+    tasks: int = 32
+
+
 class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long each step may take, and how much may wait."""
 
@@ -205,5 +212,6 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keys: KeysSection = KeysSection()
     policy: PolicySection = PolicySection()
     approvals: ApprovalsSection = ApprovalsSection()
+    delegation: DelegationSection = DelegationSection()
     leaks: LeaksSection = LeaksSection()
     limits: LimitsSection = LimitsSection()

@@ -21,6 +21,7 @@ from remit.api.peers import PeerHttp
 from remit.app.compose import House, compose, utc_now
 from remit.app.config import Loaded
 from remit.app.control import control_app, rotate
+from remit.app.disowned import end_disowned
 from remit.gateway.doorway import require_place
 from remit.gateway.egress.front import PREFIX
 from remit.gateway.scan import scan
@@ -28,7 +29,7 @@ from remit.gateway.wire import Head
 from remit.identity.workload_api.server import listen
 from remit.model.errors import ConfigError, RemitError
 from remit.model.task import TaskState
-from remit.spine import close_task, seal_ended
+from remit.spine import Authority, close_task, seal_ended
 
 log = structlog.get_logger()
 
@@ -40,6 +41,8 @@ CONNECTIONS = 512
 """How many may be open at the control socket at once; ``limits.connections`` is the port's."""
 _GATEWAY = ("/mcp/", "/.well-known/oauth-protected-resource/mcp/")
 _MAX_SOCKET_PATH_BYTES = 107
+_DISOWNED = "disowned"
+"""Stands where a task's id would, for the round that ends what lost its delegator."""
 
 
 class _Listener(uvicorn.Server):
@@ -203,9 +206,6 @@ async def _every_second(house: House) -> None:
     async def sweep() -> None:
         await authority.leases.sweep(authority.tasks.is_open)
 
-    async def expire(task_id: str) -> None:
-        await close_task(task_id, TaskState.EXPIRED, "remit", authority)
-
     async def approvals_due() -> None:
         authority.approvals.expire_due()
 
@@ -219,11 +219,7 @@ async def _every_second(house: House) -> None:
     ending: dict[str, asyncio.Task[None]] = {}
     while True:
         await asyncio.sleep(TICK_SECONDS)
-        for task_id in authority.tasks.due(utc_now()):
-            # Each waits for its calls in flight; none waits for another task's.
-            if task_id not in ending:
-                ending[task_id] = asyncio.create_task(_tolerant("expiring", expire(task_id)))
-        ending = {name: running for name, running in ending.items() if not running.done()}
+        ending = _ending(authority, ending)
         await _tolerant("saying outcomes again", outcomes_owed())
         await _tolerant("looking after agents' processes", _supervisors(house))
         await _tolerant("expiring approvals", approvals_due())
@@ -232,6 +228,27 @@ async def _every_second(house: House) -> None:
         await _tolerant("sweeping leases", sweep())
         await _tolerant("sealing what ended", seal_ended(authority))
         await _tolerant("rotating keys", rotation_due())
+
+
+def _ending(
+    authority: Authority, running: dict[str, asyncio.Task[None]]
+) -> dict[str, asyncio.Task[None]]:
+    """Begin the ends that are due beside those that run; return them all.
+
+    Each waits for its calls in flight; none waits for another task's.
+    """
+
+    async def expire(task_id: str) -> None:
+        await close_task(task_id, TaskState.EXPIRED, "remit", authority)
+
+    ending = {name: work for name, work in running.items() if not work.done()}
+    for task_id in authority.tasks.due(utc_now()):
+        if task_id not in ending:
+            ending[task_id] = asyncio.create_task(_tolerant("expiring", expire(task_id)))
+    if _DISOWNED not in ending:
+        work = _tolerant("ending what lost its delegator", end_disowned(authority))
+        ending[_DISOWNED] = asyncio.create_task(work)
+    return ending
 
 
 async def _ages(house: House) -> None:

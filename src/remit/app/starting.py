@@ -11,6 +11,7 @@ import structlog
 from remit import __version__
 from remit.app.clock import TOLERATED
 from remit.app.config import Loaded
+from remit.app.disowned import end_disowned
 from remit.evidence.ledger import Ledger
 from remit.model.record import Context, Step
 from remit.model.task import TaskState
@@ -26,7 +27,13 @@ def accepted(journal: Journal) -> list[Step]:
     return [Step(kind="authority.state_accepted", body={"found": found})] if found else []
 
 
-async def end_what_time_lengthened(authority: Authority) -> None:
+async def put_right(authority: Authority) -> None:
+    """Finish what a crash cut off among the ends of tasks, and what a clock would lengthen."""
+    await _end_what_time_lengthened(authority)
+    await end_disowned(authority)
+
+
+async def _end_what_time_lengthened(authority: Authority) -> None:
     """End every open task where the clock is set back since the last record: nobody knows how far."""
     last = authority.evidence.last_at
     if last is None or last - authority.clock() <= TOLERATED:

@@ -199,7 +199,7 @@ def test_every_setting_in_the_template_is_explained_beside_it_or_above_it():
 
 
 def test_what_is_no_default_in_the_template_is_called_an_example():
-    usual = {"authority", "policy", "approvals", "leaks", "limits"}
+    usual = {"authority", "policy", "approvals", "delegation", "leaks", "limits"}
     block: list[str] = []
     for line in TEMPLATE.splitlines():
         head = HEAD.match(line)
