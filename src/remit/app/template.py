@@ -185,6 +185,14 @@ trust_domain = "remit.local"
 # self_approval = false
 # expires_seconds = 900          # from when it is asked: to decide it, and to use it
 
+[delegation]
+# An agent may give another a part of its task (docs/mandates.md). How many times over: an agent that
+# got a part can pass a part of it on, and every step is one more mandate that each call is held
+# against. 0 lets nobody delegate.
+# depth = 4
+# How many open tasks there may be below any one task, all its descendants together.
+# tasks = 32
+
 [leaks]
 # A credential that Remit minted is always taken out of what agents get to see. "true" looks for
 # other people's credentials too, with a maintained set of rules: pip install 'remit[leaks]'
