@@ -67,7 +67,9 @@ def load_key(name: str, uri: str, algorithm: Algorithm) -> tuple[RemoteKey, Step
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or not _SCHEME.match(scheme):
-        raise ConfigError(f"{name} is a URI, as `pkcs11:…`, or is left out: then it is a file")
+        raise ConfigError(
+            f"{name} is a URI, as `pkcs11:…` or `awskms:…`, or is left out: then it is a file"
+        )
     entry = _entry(KEY_PROVIDERS, scheme, name)
     provider: KeyProvider = _load(entry, name)
     try:

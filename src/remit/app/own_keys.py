@@ -130,6 +130,6 @@ def _named(loaded: Loaded, which: str) -> tuple[str, RemoteKey, Algorithm]:
         uri = loaded.config.brokers[name].get("ca_key")
     if not isinstance(uri, str):
         raise ConfigError(
-            f'{where} names no key that is kept elsewhere: write a URI there, as "pkcs11:…"'
+            f'{where} names no key that is kept elsewhere: write a URI there, as "pkcs11:…" or "awskms:…"'
         )
     return where, load_key(where, uri, algorithm)[0], algorithm

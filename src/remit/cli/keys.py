@@ -1,4 +1,4 @@
-"""`remit keys`: the trust domain's keys, and the log's where a token keeps it."""
+"""`remit keys`: the trust domain's keys, and the log's where it is kept elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cyclopts import App
 
 from remit.cli.common import DEFAULTS, Common
 
-app = App(name="keys", help="Rotate the trust domain's keys; make keys in a token.")
+app = App(name="keys", help="Rotate the trust domain's keys; make keys in a token or a KMS.")
 
 
 @app.command
@@ -24,7 +24,7 @@ def rotate(*, compromised: bool = False, common: Common = DEFAULTS) -> None:
 
 @app.command
 def make(key: str, /, *, common: Common = DEFAULTS) -> None:
-    """Make a key in the token that the configuration names, and print its public half.
+    """Make a key in the token or the KMS that the configuration names, and print its public half.
 
     It is made so that it cannot be taken out. One that is there already is left alone.
 

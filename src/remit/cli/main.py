@@ -53,7 +53,7 @@ COMMANDS = {
     "catalog": ("catalog:app", "See what upstreams offer, and accept what changed."),
     "lease": ("lease:app", "See which credentials may be alive, and take one back."),
     "credential": ("credential:app", "Seal long-lived keys; check that nothing stands."),
-    "keys": ("keys:app", "Rotate the trust domain's keys; make keys in a token."),
+    "keys": ("keys:app", "Rotate the trust domain's keys; make keys in a token or a KMS."),
     "gateway": ("gateway:app", "Reach the gateway from clients that start a process."),
     "quickstart": ("quickstart:quickstart", "Show two agents at work, allowed and refused."),
 }

@@ -136,7 +136,7 @@ class KeptKey:
                 public.verify(signature, message, ECDSA(hashes.SHA256()))
         except (InvalidSignature, ValueError, TypeError) as error:
             raise UnavailableError(
-                f"{self._name}: what was signed does not verify: is it another token's key?"
+                f"{self._name}: what was signed does not verify: is another key there now?"
             ) from error
 
     def _read(self, der: bytes) -> PublicKey:
@@ -186,5 +186,5 @@ class KeptKey:
 
     def _silent(self) -> UnavailableError:
         return UnavailableError(
-            f"{self._name}: nothing has answered for {self._seconds:g} seconds: look at its token"
+            f"{self._name}: nothing has answered for {self._seconds:g} seconds: look at where it is kept"
         )
