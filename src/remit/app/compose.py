@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import aiohttp
+import msgspec
 import structlog
 
 from remit.app.brokers import open_brokers
@@ -210,6 +211,7 @@ async def _compose(
         clock=utc_now,
         seal=KeySeal(seal_key),
         installation=_installation(ledger),
+        **msgspec.structs.asdict(config.leases),
     )
     for part in (catalogue, tasks, approvals, leases):
         await part.load()

@@ -31,6 +31,7 @@ MAX_DEPTH = 16
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s/]*):(?P<port>[0-9]{1,5})\Z")
+_MOST_LEASE_SECONDS = 600
 _URL = re.compile(r"https?://[^\s/]+\S*\Z")
 
 
@@ -120,6 +121,7 @@ def parse(document: dict[str, Any], name: str) -> Config:
     if not 0 <= config.delegation.depth <= MAX_DEPTH:
         raise ConfigError(f"`{name}`: `[delegation]`: `depth` is from 0 to {MAX_DEPTH}")
     _check_above_zero({"tasks": config.delegation.tasks}, "`[delegation]`", name)
+    _check_leases(config, name)
     for workload in config.workloads:
         if not workload.selectors:
             raise ConfigError(
@@ -231,6 +233,21 @@ def _check_credentials(config: Config, name: str) -> None:
                 f"`{name}`: {where}: it goes into a `header` or into `tls`, and nowhere else"
             )
         _check_above_zero({"seconds": wanted.seconds}, where, name)
+
+
+def _check_leases(config: Config, name: str) -> None:
+    leases, issuing = config.leases, config.limits.issue_seconds
+    for key, value in msgspec.structs.asdict(leases).items():
+        if not 1 <= value <= _MOST_LEASE_SECONDS:
+            raise ConfigError(
+                f"`{name}`: `[leases]`: `{key}` is from 1 to {_MOST_LEASE_SECONDS}, not `{value}`"
+            )
+    if leases.quarantine_seconds < issuing:
+        raise ConfigError(
+            f"`{name}`: `[leases]`: `quarantine_seconds` is {leases.quarantine_seconds:g}, and a mint "
+            f"may take {issuing:g} (`[limits] issue_seconds`): make it no less, or a mint that lands "
+            "late is revoked before it is there, and never again"
+        )
 
 
 def _check_placing(section: UpstreamSection, wanted: CredentialSection, where: str) -> None:

@@ -199,6 +199,13 @@ class LimitsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     connections: int = 512
 
 
+class LeasesSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a target is waited for."""
+
+    revoke_seconds: float = 10.0
+    quarantine_seconds: float = 30.0
+
+
 class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -214,4 +221,5 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     approvals: ApprovalsSection = ApprovalsSection()
     delegation: DelegationSection = DelegationSection()
     leaks: LeaksSection = LeaksSection()
+    leases: LeasesSection = LeasesSection()
     limits: LimitsSection = LimitsSection()

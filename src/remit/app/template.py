@@ -198,6 +198,14 @@ trust_domain = "remit.local"
 # other people's credentials too, with a maintained set of rules: pip install 'remit[leaks]'
 # rules = false
 
+[leases]
+# How long a target may take to take a credential back, each time it is asked; past it, it is asked
+# again later. A call waits for it no longer than `settle_seconds` below.
+# revoke_seconds = 10
+# How long after it was asked for a mint whose answer is lost may still land at the target: once more
+# it is revoked then. A slow target wants more; below `issue_seconds` it is refused.
+# quarantine_seconds = 30
+
 [limits]
 # How long each step of a call may take; then the call is refused.
 # identify_seconds = 10          # who asks

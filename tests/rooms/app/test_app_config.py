@@ -42,6 +42,14 @@ WRONG = {
         {"upstream": {"x": {"command": ["a"], "tool": {"t": {"confidentiality": "secret"}}}}},
         "confidentiality",
     ),
+    "revocation_without_time": ({"leases": {"revoke_seconds": 0}}, "`revoke_seconds` is from 1 to"),
+    "revocation_that_may_hang": ({"leases": {"revoke_seconds": 601}}, "from 1 to 600"),
+    "quarantine_of_no_number": ({"leases": {"quarantine_seconds": float("nan")}}, "from 1 to"),
+    "quarantine_as_text": ({"leases": {"quarantine_seconds": "30"}}, "quarantine_seconds"),
+    "quarantine_shorter_than_a_mint": (
+        {"leases": {"quarantine_seconds": 20}, "limits": {"issue_seconds": 21}},
+        "a mint may take 21",
+    ),
     "limit_of_nothing": ({"limits": {"decide_seconds": 0}}, "above zero"),
     "limit_below_nothing": ({"limits": {"body_bytes": -1}}, "above zero"),
     "limit_without_end": ({"limits": {"settle_seconds": float("inf")}}, "above zero"),
@@ -199,7 +207,7 @@ def test_every_setting_in_the_template_is_explained_beside_it_or_above_it():
 
 
 def test_what_is_no_default_in_the_template_is_called_an_example():
-    usual = {"authority", "policy", "approvals", "delegation", "leaks", "limits"}
+    usual = {"authority", "policy", "approvals", "delegation", "leaks", "leases", "limits"}
     block: list[str] = []
     for line in TEMPLATE.splitlines():
         head = HEAD.match(line)
@@ -221,7 +229,7 @@ def test_with_every_setting_uncommented_the_template_is_valid():
 
 def test_what_the_template_shows_is_the_default():
     config, usual = uncommented(), Config()
-    for name in ("authority", "policy", "approvals", "leaks", "limits"):
+    for name in ("authority", "policy", "approvals", "leaks", "leases", "limits"):
         shown, default = getattr(config, name), getattr(usual, name)
         for key in set(shown.__struct_fields__) - EXAMPLES:
             assert getattr(shown, key) == getattr(default, key), f"{name}.{key}"
