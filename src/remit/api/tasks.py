@@ -2,6 +2,9 @@
 
 A person without the operator's role opens and ends tasks in their own name: on whose behalf a task
 runs decides as whom it acts at a target.
+
+An agent gives a part of a task to another by that task's token, and may look at what it delegated
+and cancel it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api.answers import answer, body_of, guarded, limit_of, plain
+from remit.api.answers import MAX_PAGE, answer, body_of, guarded, limit_of, plain
 from remit.api.callers import OPERATOR, Callers, ForbiddenError, holds_operator
 from remit.model.errors import InputError, MandateError, NotFoundError
 from remit.model.record import Context
@@ -42,12 +45,12 @@ def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Rou
     async def open_task(request: Request) -> Response:
         caller = await callers.person_or_agent(request)
         wanted = await body_of(request, dict[str, Any])
-        opened_by = _name(caller)
-        agent = _agent(_for(caller, wanted.pop("agent", None)), authority)
+        opened_by = name_of(caller)
+        agent = agent_of(_for(caller, wanted.pop("agent", None)), authority)
         _in_own_name(caller, wanted)
         request_of = TaskRequest.parse(wanted)
         await prompts.require_none(wanted)
-        async with _recorded(authority):
+        async with recorded(authority):
             opened = await authority.tasks.open(
                 request_of, agent=agent, opened_by=opened_by, key=_key(caller)
             )
@@ -70,29 +73,21 @@ def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Rou
         return answer({"items": shown, "next": following})
 
     async def show(request: Request) -> Response:
-        return answer(view((await _visible(request))[1]))
+        _, task = await _visible(request, callers, authority)
+        return answer({**view(task), "children": await _children(task, authority)})
 
     async def close(request: Request) -> Response:
-        caller, task = await _visible(request)
+        caller, task = await _visible(request, callers, authority)
+        own = isinstance(caller, Person) or task.mandate.workload == caller.workload
         endings = {"complete": TaskState.COMPLETED, "cancel": TaskState.CANCELLED}
         verb = request.path_params["verb"]
         if verb not in endings:
-            raise NotFoundError(f"a task can be completed or cancelled, not `{verb}`")
-        _require_own(caller, task.mandate.on_behalf_of, task.mandate.opened_by)
-        closed = await close_task(task.id, endings[verb], _name(caller), authority)
+            raise NotFoundError(f"a task can be completed, cancelled or delegated, not `{verb}`")
+        if not own and verb != "cancel":
+            raise ForbiddenError("who delegated a task may cancel it; its agent completes it")
+        require_own(caller, task.mandate.on_behalf_of, task.mandate.opened_by)
+        closed = await close_task(task.id, endings[verb], name_of(caller), authority)
         return answer(view(closed))
-
-    async def _visible(request: Request) -> tuple[Person | Subject, Task]:
-        # Asked once: what proves the caller is used up by that.
-        caller = await callers.person_or_agent(request)
-        task_id = request.path_params["id"]
-        task = await authority.tasks.get(task_id)
-        if isinstance(caller, Subject):
-            if task.mandate.workload != caller.workload:
-                raise NotFoundError(f"there is no task `{task_id}`")
-            async with _recorded(authority):
-                authority.tasks.require_key(task, caller)
-        return caller, task
 
     async def templates(request: Request) -> Response:
         await callers.person(request)
@@ -106,6 +101,47 @@ def routes(authority: Authority, callers: Callers, prompts: Prompts) -> list[Rou
         Route("/templates", guarded(templates), methods=["GET"]),
         Route("/tasks/{id}", guarded(show), methods=["GET"]),
         Route("/tasks/{id}/{verb}", guarded(close), methods=["POST"]),
+    ]
+
+
+async def _visible(
+    request: Request, callers: Callers, authority: Authority
+) -> tuple[Person | Subject, Task]:
+    """Return who asks, and the task, if they may see it."""
+    # Asked once: what proves the caller is used up by that.
+    caller = await callers.person_or_agent(request)
+    task_id = request.path_params["id"]
+    task = await authority.tasks.get(task_id)
+    if isinstance(caller, Subject):
+        held = await _by_workload(task, caller, authority)
+        if held is None:
+            raise NotFoundError(f"there is no task `{task_id}`")
+        async with recorded(authority):
+            authority.tasks.require_key(held, caller)
+    return caller, task
+
+
+async def _by_workload(task: Task, caller: Subject, authority: Authority) -> Task | None:
+    """Return the task if it is the caller's, or its parent if the caller delegated it."""
+    parent = task.mandate.parent
+    if task.mandate.workload == caller.workload:
+        return task
+    if parent is not None and parent.workload == caller.workload:
+        return await authority.tasks.get(parent.task)
+    return None
+
+
+async def _children(task: Task, authority: Authority) -> list[dict[str, str]]:
+    """Return what was delegated of a task, the first first."""
+    below = await authority.tasks.list(parent=task.id, limit=MAX_PAGE)
+    return [
+        {
+            "id": child.id,
+            "agent": child.mandate.agent,
+            "state": child.state.value,
+            "purpose": child.mandate.purpose,
+        }
+        for child in reversed(below)
     ]
 
 
@@ -125,6 +161,9 @@ def view(task: Task) -> dict[str, Any]:
         "expires_at": mandate.expires_at.isoformat(),
         "closed_at": task.closed_at.isoformat() if task.closed_at else None,
         "closed_by": task.closed_by,
+        "ended_with": task.ended_with,
+        "parent": None if mandate.parent is None else mandate.parent.task,
+        "delegated_by": None if mandate.parent is None else str(mandate.parent.workload),
         "mandate": task.mandate_digest,
         "key": task.key,
         "environments": [each.value for each in mandate.environments],
@@ -141,7 +180,7 @@ def view(task: Task) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _recorded(authority: Authority) -> AsyncIterator[None]:
+async def recorded(authority: Authority) -> AsyncIterator[None]:
     """Leave a record of an agent's task that is refused here, durable before it is told."""
     try:
         yield
@@ -161,7 +200,8 @@ def _may_see(caller: Person | Subject, task: Task, authority: Authority) -> bool
     return True
 
 
-def _name(caller: Person | Subject) -> str:
+def name_of(caller: Person | Subject) -> str:
+    """Return who asks, as records name them."""
     return str(caller.workload) if isinstance(caller, Subject) else caller.id
 
 
@@ -177,10 +217,11 @@ def _for(caller: Person | Subject, asked: object) -> object:
 def _in_own_name(caller: Person | Subject, wanted: dict[str, Any]) -> None:
     """Open a task for whoever asks, where that is a person who may not open it for others."""
     if isinstance(caller, Person) and not holds_operator(caller):
-        _require_own(caller, wanted.setdefault("on_behalf_of", caller.id))
+        require_own(caller, wanted.setdefault("on_behalf_of", caller.id))
 
 
-def _require_own(caller: Person | Subject, *whose: object) -> None:
+def require_own(caller: Person | Subject, *whose: object) -> None:
+    """Raise where a person who is no operator reaches for a task of others."""
     if isinstance(caller, Person) and not holds_operator(caller) and caller.id not in whose:
         raise ForbiddenError(
             f"`{caller.id}` opens and ends tasks in their own name only: "
@@ -192,7 +233,8 @@ def _key(caller: Person | Subject) -> str | None:
     return caller.key if isinstance(caller, Subject) else None
 
 
-def _agent(name: object, authority: Authority) -> Agent:
+def agent_of(name: object, authority: Authority) -> Agent:
+    """Return the registered agent of this name."""
     if not isinstance(name, str):
         raise InputError("say for which `agent` the task is")
     agent = authority.registry.get(name)

@@ -13,6 +13,7 @@ from remit.api import (
     agents,
     approvals,
     catalog,
+    delegations,
     evidence,
     health,
     keys,
@@ -70,6 +71,7 @@ def control_app(house: House) -> ASGIApp:
     async def why(decision: str) -> dict[str, Any]:
         return await explain(house, decision)
 
+    prompts = Prompts(house.egress.guard, authority)
     checks = {
         "evidence": authority.evidence.health,
         "storage": house.journal.health,
@@ -91,7 +93,8 @@ def control_app(house: House) -> ASGIApp:
                 issued_tokens(house.trust_domain, loaded.url, authority.leases), authority, callers
             ),
             *agents.routes(authority.registry, callers, agents_changed),
-            *tasks.routes(authority, callers, Prompts(house.egress.guard, authority)),
+            *delegations.routes(authority, callers, prompts),
+            *tasks.routes(authority, callers, prompts),
             *approvals.routes(authority.approvals, callers),
             *catalog.routes(authority.catalogue, look, callers),
             *evidence.routes(authority.evidence, pack, why, authority.tasks.is_open, callers),
