@@ -30,7 +30,10 @@ ACCOUNT = "111122223333"
 ACCESS_KEY = "AKIAREMITSOWNTESTS01"
 SECRET_KEY = "m0st/secret+of+all+the+keys+in+this+house"
 _MODEL = Session().get_service_model("kms")
-_SPECS = {"ECC_NIST_P256": "ECDSA_SHA_256", "ECC_NIST_EDWARDS25519": "ED25519_SHA_512"}
+_SPECS = {
+    "ECC_NIST_P256": ("ECDSA_SHA_256",),
+    "ECC_NIST_EDWARDS25519": ("ED25519_SHA_512", "ED25519_PH_SHA_512"),
+}
 
 
 def log_in(
@@ -126,20 +129,20 @@ class Kms(http.server.ThreadingHTTPServer):
             "KeySpec": key["spec"],
             "KeyUsage": "SIGN_VERIFY",
             "PublicKey": base64.b64encode(public).decode(),
-            "SigningAlgorithms": [_SPECS[key["spec"]]],
+            "SigningAlgorithms": list(_SPECS[key["spec"]]),
         }
 
     def sign(self, given: dict[str, Any]) -> dict[str, Any]:
         key, message = self.find(given["KeyId"]), given["Message"]
         digest = given.get("MessageType", "RAW") == "DIGEST"
-        if given["SigningAlgorithm"] != _SPECS[key["spec"]]:
+        if given["SigningAlgorithm"] not in _SPECS[key["spec"]]:
             raise RefusedError("InvalidKeyUsageException")
         if key["spec"] == "ECC_NIST_P256":
             if digest and len(message) != 32:
                 raise RefusedError("ValidationException")
             algorithm = Prehashed(hashes.SHA256()) if digest else hashes.SHA256()
             signature = key["private"].sign(message, ec.ECDSA(algorithm))
-        elif digest:  # pure Ed25519 takes the message alone
+        elif digest or given["SigningAlgorithm"] != "ED25519_SHA_512":  # the other wants a digest
             raise RefusedError("ValidationException")
         else:
             signature = key["private"].sign(message)

@@ -22,6 +22,8 @@ LOG = "`[keys] log`"
 """The setting, as messages and evidence name it."""
 LOOK_SECONDS = 10.0
 """How often a key is asked whether it would sign."""
+MAKE_SECONDS = 30.0
+"""How long the making of a key may take: nobody waits for it, and half of it would be a lost key."""
 
 
 class OwnKeys:
@@ -101,7 +103,7 @@ def make_key(loaded: Loaded, which: str) -> str:
         UnavailableError: the token cannot be asked now.
     """
     where, key, algorithm = _named(loaded, which)
-    KeptKey(key, algorithm, where).make()
+    KeptKey(key, algorithm, where, seconds=MAKE_SECONDS).make()
     return look_at_key(loaded, which)
 
 

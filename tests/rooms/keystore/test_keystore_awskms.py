@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,16 @@ def test_the_scheme_is_a_kind_of_ours(kms: Kms):
     key, step = plugins.load_key(NAME, kms.uri(), Algorithm.ED25519)
     assert isinstance(key, KmsKey)
     assert step.body["kind"] == "awskms"
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    def absent(_: EntryPoint) -> Any:
+        raise ModuleNotFoundError("no", name="botocore")
+
+    monkeypatch.setattr(EntryPoint, "load", absent)
+    uri = "awskms:///arn:aws:kms:eu-central-1:111122223333:alias/remit-log"
+    with pytest.raises(ConfigError, match=r"\(`botocore`\): install `remit\[aws\]`"):
+        plugins.load_key(NAME, uri, Algorithm.ED25519)
 
 
 def test_a_signature_costs_one_question(kms: Kms):
