@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from processes import free_port
 
-from remit.app.compose import House
+from remit.app.compose import House, compose
 from remit.app.config import load
 from remit.app.packing import export
 from remit.app.serve import serving
@@ -239,6 +239,26 @@ async def test_no_token_is_left_anywhere_and_the_pack_verifies(place: Place):
     for token in place.shop.raw:
         assert token.encode() not in pack
         assert not [each for each in files if token.encode() in each.read_bytes()]
+
+
+async def test_an_operation_that_was_taken_out_is_gone_after_a_start_and_its_records_stay(
+    tmp_path: Path,
+):
+    config = tmp_path / "remit.toml"
+    head = '[authority]\nstate = "s"\n[service.shop]\nurl = "https://shop.example"\n'
+    operation = '[[service.shop.operation]]\nname = "{0}"\nmethod = "GET"\npath = "/{0}"\n'
+    listed = []
+    for names in (("old", "new"), ("new",), ("new",)):
+        config.write_text(head + "".join(operation.format(name) for name in names))
+        house = await compose(load(config))
+        try:
+            listed.append([tool.target for tool in house.authority.catalogue.list()])
+            records = [r for _, r in await house.authority.evidence.records(limit=100)]
+        finally:
+            await house.close()
+    assert listed == [["shop/new", "shop/old"], ["shop/new"], ["shop/new"]]
+    told = [r.kind for r in records if r.body.get("target") == "shop/old"]
+    assert told == ["tool.catalogued", "tool.removed"]
 
 
 async def test_operations_are_catalogued_before_the_first_call(place: Place):

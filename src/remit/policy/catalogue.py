@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -65,7 +65,8 @@ class Entry:
     """One target as the catalogue keeps it, with both definitions in RFC 8785 form.
 
     ``pinned`` is the accepted one, empty where none was; ``seen`` what the upstream last claimed.
-    ``changes`` is its claim that calling it changes something.
+    ``changes`` is its claim that calling it changes something. ``removed_at`` is set where the
+    operator's configuration no longer has it: then it is catalogued no more.
     """
 
     tool: Tool
@@ -74,9 +75,10 @@ class Entry:
     changes: bool | None = None
     accepted_by: str | None = None
     accepted_at: datetime | None = None
+    removed_at: datetime | None = None
 
     def record(self, what: str) -> Step:
-        """Return that the target was ``catalogued``, ``changed`` or ``accepted``."""
+        """Return that the target was ``catalogued``, ``changed``, ``accepted`` or ``removed``."""
         body: dict[str, Json] = {
             "target": self.tool.target,
             "kind": self.tool.kind,
@@ -128,7 +130,7 @@ class Catalogue:
         """Read what was catalogued before; the operator's options of today apply to it."""
         for entry in await self._store.list():
             upstream, _, _ = entry.tool.target.partition("/")
-            if upstream in self._upstreams:
+            if upstream in self._upstreams and entry.removed_at is None:
                 self._entries[entry.tool.target] = self._classified(entry)
 
     def find(self, target: str) -> Tool | None:
@@ -184,6 +186,21 @@ class Catalogue:
             self._take(upstream, kind, claim, ambiguous=name in twice)
             for name, claim in claims.items()
         ]
+
+    def keep_only(self, upstream: str, names: Collection[str]) -> None:
+        """Take out what the operator's configuration no longer has of an upstream; record it once.
+
+        Not for what an upstream lists by itself: it may list something less, and more again.
+
+        Raises:
+            EvidenceError: it could not be staged.
+        """
+        kept = {f"{upstream}/{name}" for name in names}
+        for tool in self.list(upstream):
+            if tool.target not in kept:
+                entry = replace(self._entries.pop(tool.target), removed_at=self._clock())
+                self._store.put(entry)
+                self._recorder.stage(entry.record("removed"), Context())
 
     async def accept(self, target: str, by: str) -> Tool:
         """Accept the definition that the upstream shows now, and wait until that is durable.

@@ -65,6 +65,31 @@ async def test_a_definition_nobody_accepted_is_withheld_where_the_operator_wants
     assert stage.recorder.records[-1][0].body["by"] == "person:ada"
 
 
+async def test_what_the_operator_took_out_is_catalogued_no_more_and_recorded_once(stage: Stage):
+    stage.catalogue.observe("helpdesk", "tool", [define(), define("close")])
+    stage.catalogue.observe("git", "tool", [define()])
+    stage.catalogue.keep_only("helpdesk", {"close"})
+    assert stage.catalogue.find("helpdesk/refund") is None
+    assert [tool.target for tool in stage.catalogue.list()] == ["git/refund", "helpdesk/close"]
+    step, _ = stage.recorder.records[-1]
+    assert (step.kind, step.body["target"]) == ("tool.removed", "helpdesk/refund")
+
+    again = stage.again()
+    await again.load()
+    again.keep_only("helpdesk", {"close"})
+    assert [tool.target for tool in again.list()] == ["git/refund", "helpdesk/close"]
+    assert stage.recorder.kinds.count("tool.removed") == 1
+    with pytest.raises(NotFoundError):
+        await again.accept("helpdesk/refund", "person:ada")
+
+    # Back in the configuration it is there as any other, and after a start as well.
+    (tool,) = again.observe("helpdesk", "tool", [define(description="new")])
+    assert tool.state is ToolState.ACCEPTED
+    later = stage.again()
+    await later.load()
+    assert later.find("helpdesk/refund") == tool
+
+
 async def test_a_changed_definition_is_withheld_until_somebody_accepts_it(stage: Stage):
     stage.catalogue.observe("helpdesk", "tool", [define(description="good")])
     (tool,) = stage.catalogue.observe("helpdesk", "tool", [define(description="evil")])

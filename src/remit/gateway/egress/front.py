@@ -106,7 +106,7 @@ class Egress:
         return self._contacts.among(self.services)
 
     async def catalogue(self) -> None:
-        """Have the catalogue know every operation: the configuration is the operator's own word.
+        """Have the catalogue know every operation and no other: the configuration is its only word.
 
         Raises:
             InputError: there are more than the catalogue takes.
@@ -114,7 +114,9 @@ class Egress:
         """
         catalogue = self.authority.catalogue
         for service in self.services.values():
-            found = catalogue.observe(service.name, "tool", definitions(service))
+            defined = definitions(service)
+            catalogue.keep_only(service.name, {each.name for each in defined})
+            found = catalogue.observe(service.name, "tool", defined)
             for tool in found:
                 if tool.definition_digest != tool.seen_digest:
                     await catalogue.accept(tool.target, "configuration")
