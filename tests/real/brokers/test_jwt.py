@@ -27,7 +27,7 @@ from remit.app.config import load
 from remit.app.control import rotate
 from remit.app.serve import serving
 from remit.credentials.brokers.jwt.broker import JwtBroker
-from remit.credentials.port import Surroundings
+from remit.credentials.port import Order, Surroundings
 from remit.identity.access_tokens import IssuerSigner
 from remit.model.call import CALL_TOOL, Call
 from remit.model.decision import Decision
@@ -97,6 +97,23 @@ budget = { calls = 3 }
 [[capability]]
 tool = "desk/read"
 args = { id = { const = "88" } }
+[[capability]]
+tool = "crm/notes"
+"""
+SERVICE = """\
+[service.crm]
+url = "https://127.0.0.1:{port}"
+private = true
+ca_file = "server.crt"
+[[service.crm.operation]]
+name = "notes"
+method = "GET"
+path = "/notes"
+[service.crm.credential]
+broker = "mtls"
+scope = "{scope}"
+header = {{ Authorization = "Bearer {{token}}" }}
+tls = "{{bundle}}"
 """
 
 
@@ -181,15 +198,16 @@ class Seat:
 
 
 @contextlib.asynccontextmanager
-async def seated(folder: Path, mode: str) -> AsyncIterator[Seat]:
+async def seated(folder: Path, mode: str, *, scope: str = "call") -> AsyncIterator[Seat]:
     port, ours = free_port(), free_port()
     (folder / "templates").mkdir()
     (folder / "templates" / "help.toml").write_text(TEMPLATE)
     upstream, place = PLACES[mode]
     text = CONFIG.format(port=port, mode=mode, upstream=upstream, place=place)
-    (folder / "remit.toml").write_text(text)
     if mode == "mtls":
         server_certificate(folder)
+        text += SERVICE.format(port=ours, scope=scope)
+    (folder / "remit.toml").write_text(text)
     async with serving(load(folder / "remit.toml")) as house, aiohttp.ClientSession() as session:
         await house.authority.registry.register(
             "crm",
@@ -379,6 +397,52 @@ async def test_a_second_leases_token_is_refused_over_the_first_leases_connection
                 return found
 
         assert await asyncio.to_thread(statuses) == [200, 401, 200]
+
+
+@pytest.mark.parametrize("scope", ["call", "task"])
+async def test_an_agents_request_goes_up_over_a_connection_of_its_lease_and_leaves_nothing(
+    tmp_path: Path, scope: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The whole way: decided, minted, shown in the handshake, bound, settled, refused."""
+    async with seated(tmp_path, "mtls", scope=scope) as seat:
+        authority, minted = seat.house.authority, list[Credential]()
+        issue = seat.broker.issue
+
+        async def issuing(order: Order) -> Credential:
+            minted.append(await issue(order))
+            return minted[-1]
+
+        monkeypatch.setattr(seat.broker, "issue", issuing)
+        agent = await authority.registry.register(
+            "helper",
+            by="user:ada",
+            owner="user:ada",
+            purpose="Help",
+            environment=Environment.DEV,
+            autonomy=2,
+            templates=("help",),
+        )
+        opened = await authority.tasks.open(
+            TaskRequest(template="help"), agent=agent, opened_by="user:ada"
+        )
+        svid = seat.house.trust_domain.issue_jwt_svid(agent.spiffe_id, ["remit"])
+        headers = {"Authorization": f"Bearer {svid}", "Remit-Task": opened.token}
+        for _ in range(2):
+            at = f"{seat.house.loaded.url}/egress/crm/notes"
+            async with seat.session.get(at, headers=headers) as answer:
+                claims = await answer.json(content_type=None)
+                assert answer.status == 200, claims
+            assert (claims["sub"], claims["task"]) == ("user:ada", opened.task.id)
+            assert f"certificate {claims['cnf']['x5t#S256']}" == minted[-1].memo
+        await close_task(opened.task.id, TaskState.COMPLETED, "user:ada", authority)
+        assert len(minted) == (2 if scope == "call" else 1)
+        for each in minted:
+            assert await seat.ask(each) == (401, {"refused": "RefusedError: not active"})
+        kept = [record for _, record in await authority.evidence.records(limit=1000)]
+        settled = [each.body for each in kept if each.kind == "lease.settled"]
+        assert [each["confirmed"] for each in settled] == [True] * len(minted)
+        assert [each["memo"] for each in settled] == [each.memo for each in minted]
+        assert not [each for one in minted for each in one.secrets if each in repr(kept)]
 
 
 @pytest.mark.parametrize("mode", ["offline", "introspect", "mtls"])

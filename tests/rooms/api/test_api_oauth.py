@@ -35,6 +35,17 @@ kind = "jwt"
 audience = "https://crm.example"
 introspected = true
 resources = ["spiffe://issuer.example/agent/crm"]
+[broker.proven]
+kind = "jwt"
+audience = "https://crm.example"
+introspected = true
+bound = "dpop"
+[broker.certified]
+kind = "jwt"
+audience = "https://crm.example"
+introspected = true
+bound = "mtls"
+resources = ["spiffe://issuer.example/agent/crm"]
 [broker.open]
 kind = "jwt"
 audience = "https://open.example"
@@ -51,7 +62,10 @@ class Issuer:
 
     @property
     def broker(self) -> JwtBroker:
-        made = self.house.authority.leases.brokers["crm"]
+        return self.named("crm")
+
+    def named(self, name: str) -> JwtBroker:
+        made = self.house.authority.leases.brokers[name]
         assert isinstance(made, JwtBroker)
         return made
 
@@ -112,6 +126,7 @@ async def test_the_metadata_is_what_both_specifications_want(issuer: Issuer):
         assert said["jwks_uri"].startswith(f"{issuer.url}/")
         assert not [key for key, value in said.items() if value in ([], "", None)]
         assert said["response_types_supported"]
+        assert said["tls_client_certificate_bound_access_tokens"] is True
         status, keys, _ = await issuer.ask(said["jwks_uri"].removeprefix(issuer.url))
         assert status == 200
         for key in keys["keys"]:
@@ -140,6 +155,24 @@ async def test_the_resource_is_told_and_everybody_else_learns_nothing(issuer: Is
         assert status == 401
         assert "www-authenticate" in headers
         assert "active" not in answer
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "kind"),
+    [("proven", "jkt", "DPoP"), ("certified", "x5t#S256", "Bearer")],
+)
+async def test_the_resource_is_told_what_a_token_is_bound_to(
+    issuer: Issuer, name: str, member: str, kind: str
+):
+    """RFC 9449 section 6.2, RFC 8705 section 3.2."""
+    broker, order = issuer.named(name), Lab(issuer).order()
+    token = (await broker.issue(order)).values["token"]
+    said = await issuer.introspect(token)
+    bound = json.loads(_part(token, 1))["cnf"]
+    assert bound.keys() == {member}
+    assert (said["cnf"], said["token_type"]) == (bound, kind)
+    await broker.revoke(order.lease, None)
+    assert await issuer.introspect(token) == {"active": False}
 
 
 async def test_whoever_is_not_the_resource_revokes_nothing(issuer: Issuer):
