@@ -96,6 +96,7 @@ PROMISES = (
             "story/test_story_races.py",
             "story/test_story_egress.py",
             "rooms/gateway/test_gateway_credentials.py",
+            "rooms/gateway/test_gateway_certificates.py",
         ),
     ),
     Promise(
