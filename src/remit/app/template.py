@@ -168,8 +168,10 @@ trust_domain = "remit.local"
 # bundle = "https://spiffe.partner.example/bundle"   # or a file
 
 # Example: the key that signs the log, in a PKCS#11 token, by its URI (RFC 7512); it wants
-# pip install 'remit[pkcs11]'. Without this block it is a file of the state folder. A log's name and
-# its key belong together, so decide before the first start: docs/operate/keys-and-backup.md.
+# pip install 'remit[pkcs11]'. Or in AWS KMS, with remit[aws]:
+# "awskms:///arn:aws:kms:eu-central-1:111122223333:alias/remit-log". Without this block it is a file
+# of the state folder. A log's name and its key belong together, so decide before the first start:
+# docs/operate/keys-and-backup.md.
 # [keys]
 # log = "pkcs11:token=remit;object=log?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/remit/pin"   # made by: remit keys make log
 
