@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,21 +19,17 @@ from processes import free_port
 from tls_server import tls_server
 
 from remit.credentials.brokers.x509.broker import X509Broker
+from remit.gateway.presenting import presenting
 from remit.model.errors import NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab
 
 pytestmark = pytest.mark.real
-_files = itertools.count()
 
 
-async def get(url: str, server_ca: Path, values: Mapping[str, str], folder: Path) -> int:
-    """Ask with a client certificate; return the status."""
-    both = folder / f"client-{next(_files)}.pem"
-    both.touch(mode=0o600)
-    both.write_text(values["bundle"])
-    context = ssl.create_default_context(cafile=server_ca)
-    context.load_cert_chain(both)
+async def get(url: str, server_ca: Path, values: Mapping[str, str]) -> int:
+    """Ask with a client certificate, shown as the gateway shows it; return the status."""
+    context = presenting(values["bundle"], server_ca)
     async with aiohttp.ClientSession() as http, http.get(url, ssl=context) as answer:
         await answer.read()
         return answer.status
@@ -54,7 +49,7 @@ class Service:
 
     async def accepts(self, credential: Credential) -> bool:
         ca = self.server.folder / "server.crt"
-        status = await get(self.server.url, ca, credential.values, self.folder)
+        status = await get(self.server.url, ca, credential.values)
         assert status in {200, 400}
         return status == 200
 
@@ -197,7 +192,7 @@ async def test_a_refusal_in_the_handshake_counts_as_one(folder: Path):
         broker = X509Broker("mesh", asking, surroundings(folder))
         made = Lab(Service(folder, None, broker))  # type: ignore[arg-type]
         lease, held = await made.issue()
-        assert await get(url, folder / "tls/server.crt", held.values, folder) == 200
+        assert await get(url, folder / "tls/server.crt", held.values) == 200
         assert (await made.revoke(lease, held)).confirmed
         with pytest.raises(aiohttp.ClientError):
-            await get(url, folder / "tls/server.crt", held.values, folder)
+            await get(url, folder / "tls/server.crt", held.values)
