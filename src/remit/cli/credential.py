@@ -11,6 +11,7 @@ from cyclopts import App
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from remit.cli.client import UnreachableError
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import table
 from remit.model.errors import InputError
@@ -110,9 +111,16 @@ def _secret(name: str, file: Path | None) -> str:
 def verify_none(*, common: Common = DEFAULTS) -> int:
     """Ask every target what is alive; name what lives without a live task.
 
-    Exits with 0 only where every target answered and nothing was found, else with 1.
+    Exits with 0 only where every target answered and nothing was found, else with 1; with 3 where no
+    authority runs, for only a running one can ask.
     """
-    report = common.client().get("leases", "standing")
+    try:
+        report = common.client().get("leases", "standing")
+    except UnreachableError as error:
+        raise UnreachableError(
+            f"{error}: only a running authority asks the targets, so nothing is shown of what stands; "
+            "`remit doctor` says what the last one left"
+        ) from error
     asked = [
         {
             **each,

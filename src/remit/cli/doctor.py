@@ -203,6 +203,7 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
         standing = client.get("status")
     except UnreachableError:
         yield _port(loaded)
+        yield from _stopped(loaded)
         return
     for name, said in standing["upstreams"].items():
         yield said == "ready", f"running upstream {name}", said
@@ -213,6 +214,26 @@ def _running(loaded: Loaded) -> Iterator[Finding]:
     yield True, "log key", log["vkey"]
     yield from _sealed(client.get("credentials"))
     yield from _targets(client.get("leases", "targets")["items"])
+
+
+def _stopped(loaded: Loaded) -> Iterator[Finding]:
+    """Say what only a running authority finds out, and what the last one left to be taken back."""
+    if brokers := ", ".join(f"`{name}`" for name in loaded.config.brokers):
+        said = f"nobody asked the targets of {brokers}: only a running authority does"
+        yield None, "targets", f"{said}: start it with `remit up`, then run this again"
+    database = loaded.state / "remit.db"
+    if not database.exists():
+        return
+    from remit.storage.sqlite.leases import left_open  # noqa: PLC0415 - slow, and not always
+    from remit.storage.sqlite.lock import is_held  # noqa: PLC0415 - as above
+
+    if is_held(database.with_name("remit.db.lock")):
+        return  # it is starting, or on its way down
+    if left := left_open(database):
+        targets = ", ".join(sorted({f"`{lease.target}`" for lease in left}))
+        last = max(lease.expires_at for lease in left)
+        said = f"{len(left)} at {targets} are not over, the last until {last:%Y-%m-%d %H:%M:%S} UTC"
+        yield None, "leases", f"{said}: what they hold may be alive until `remit up` takes it back"
 
 
 def _targets(items: list[dict[str, Any]]) -> Iterator[Finding]:

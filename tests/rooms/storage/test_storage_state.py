@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from pathlib import Path
 
@@ -39,6 +40,37 @@ def lease_of(task: str, state: LeaseState, world: World) -> Lease:
         expires_at=now,
         reserved_at=now,
     )
+
+
+async def test_doctor_says_of_a_stopped_authority_what_it_left_and_that_nobody_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = tmp_path / "remit.toml"
+
+    def told() -> dict[str, tuple[bool | None, str]]:
+        capsys.readouterr()
+        status_of(["doctor", "--json", "--config", str(config)])
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        return {each["what"]: (each["ok"], each["said"]) for each in checks}
+
+    async with standing(tmp_path) as world:
+        lease = lease_of(world.opened.task.id, LeaseState.ISSUED, world)
+        SqliteLeases(world.house.journal).put(lease)
+        world.authority.evidence.stage(lease.record(), Context(task=lease.task))
+        await world.authority.evidence.barrier()
+        assert "leases" not in await asyncio.to_thread(told), "it is in use"
+    config.write_text(
+        config.read_text() + '[broker.memory]\nkind = "jwt"\naudience = "https://x"\n'
+    )
+    checks = told()
+    ok, said = checks["leases"]
+    assert ok is None
+    assert "1 at `desk` are not over" in said
+    ok, said = checks["targets"]
+    assert ok is None
+    assert "nobody asked the targets of `memory`" in said
+    assert status_of(["credential", "verify-none", "--config", str(config)]) == 3
+    assert "only a running authority asks" in capsys.readouterr().err
 
 
 @pytest.fixture

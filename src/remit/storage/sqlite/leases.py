@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Float, LargeBinary, String, select
+from sqlalchemy.exc import SQLAlchemyError
 
+from remit.model.errors import ConfigError
 from remit.model.lease import Lease, LeaseState
+from remit.storage.sqlite.engine import open_reader
 from remit.storage.sqlite.journal import Journal
 from remit.storage.sqlite.seals import sealed_table
 
@@ -23,6 +28,26 @@ LEASES = sealed_table(
 
 
 _OVER = (LeaseState.SETTLED.value, LeaseState.FAILED.value)
+
+
+def left_open(path: Path) -> Sequence[Lease]:
+    """Return the leases that are not over in a file that nobody has open; change nothing.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    engine = open_reader(path)
+    try:
+        with engine.connect() as connection:
+            found = select(LEASES.c.document).where(LEASES.c.state.not_in(_OVER))
+            return [
+                msgspec.json.decode(document, type=Lease)
+                for document in connection.execute(found.order_by(LEASES.c.id)).scalars()
+            ]
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise ConfigError(f"`{path}` cannot be read") from error
+    finally:
+        engine.dispose()
 
 
 class SqliteLeases:
