@@ -107,7 +107,7 @@ class Cluster:
         if not _NAME.match(name) or any(
             len(value) > 63 for value in body["metadata"].get("labels", {}).values()
         ):
-            return fault(422, "Invalid", "secrets", name)
+            return fault(422, "Invalid", "Secret", name)
         if name in self.secrets:
             return fault(409, "AlreadyExists", "secrets", name)
         if self.hold is not None:
@@ -136,7 +136,8 @@ class Cluster:
             self.secrets[name]["metadata"].setdefault("deletionTimestamp", stamp(self.now()))
             return web.json_response(metadata(request, self.secrets[name]))
         del self.secrets[name]
-        return web.json_response({"kind": "Status", "status": "Success"})
+        said = {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        return web.json_response({**said, "details": {"kind": "secrets", "name": name}})
 
     async def listed(self, request: web.Request) -> web.Response:
         if (bad := self.refused(request, "list secrets")) is not None:
@@ -154,7 +155,7 @@ class Cluster:
             {
                 "kind": "PartialObjectMetadataList",
                 "metadata": {"continue": more},
-                "items": [metadata(request, each) for each in page],
+                "items": [metadata(request, each) for each in page] or None,  # null, as Go says it
             }
         )
 
@@ -200,7 +201,7 @@ class Cluster:
 
     def request_fault(self, seconds: int, reference: dict[str, Any] | None) -> web.Response | None:
         if not 600 <= seconds <= 2**32:
-            return fault(422, "Invalid")
+            return fault(422, "Invalid", "TokenRequest")
         if reference is None:
             return None
         if (reference["kind"], reference["apiVersion"]) != ("Secret", "v1"):
@@ -209,7 +210,7 @@ class Cluster:
         if bound is None:
             return fault(404, "NotFound", "secrets", reference["name"])
         if reference.get("uid") not in {None, bound["metadata"]["uid"]}:
-            return fault(409, "Conflict")
+            return fault(409, "Conflict", "Secret", reference["name"])
         return None
 
     def authenticate(self, token: str, audiences: list[str]) -> str | None:
@@ -247,7 +248,11 @@ class Cluster:
         body = await request.json()
         audiences = body["spec"].get("audiences") or [AUDIENCE]
         who = self.authenticate(body["spec"]["token"], audiences)
-        status: dict[str, Any] = {"authenticated": True, "user": {"username": who}}
+        status: dict[str, Any] = {
+            "authenticated": True,
+            "user": {"username": who},
+            "audiences": audiences,
+        }
         if who is None:
             status = {"error": "invalid bearer token, service account token has been invalidated"}
         return web.json_response({**body, "status": status}, status=201)
@@ -259,7 +264,7 @@ class Cluster:
 
 
 def metadata(request: web.Request, secret: dict[str, Any]) -> dict[str, Any]:
-    assert "PartialObjectMetadata" in request.headers["Accept"] or request.method == "DELETE", (
+    assert "PartialObjectMetadata" in request.headers["Accept"], (
         "secrets' contents are not Remit's to read"
     )
     return {"kind": "PartialObjectMetadata", "metadata": secret["metadata"]}
@@ -283,7 +288,7 @@ def fault(status: int, reason: str, kind: str = "", name: str = "") -> web.Respo
         "code": status,
     }
     if kind:
-        body["details"] = {"kind": kind, "name": name}
+        body["details"] = {"kind": kind, **({"name": name} if name else {})}
     return web.json_response(body, status=status)
 
 

@@ -222,10 +222,24 @@ async def test_a_review_that_says_nothing_confirms_nothing(
         await broker.revoke(lease, '{"token": "e.y.j", "audiences": []}')
 
 
+async def test_a_list_of_nothing_is_no_error_and_no_list_is_one(
+    make: Callable[..., KubernetesBroker], script: Script
+):
+    """The API server writes an empty list as null."""
+    said = {"kind": "PartialObjectMetadataList", "metadata": {}, "items": None}
+    script.answers = [(200, json.dumps(said).encode())]
+    assert (await make().census([])).alive == frozenset()
+    script.answers = [(200, b'{"kind": "Status", "items": null}')]
+    with pytest.raises(BrokerError):
+        await make().census([])
+
+
 async def test_a_list_without_an_end_is_an_error(
     make: Callable[..., KubernetesBroker], script: Script
 ):
-    script.answers = [(200, b'{"items": [], "metadata": {"continue": "again"}}')]
+    script.answers = [
+        (200, b'{"kind": "PartialObjectMetadataList", "metadata": {"continue": "again"}}')
+    ]
     with pytest.raises(BrokerError, match="no end"):
         await make().census([])
 
@@ -246,5 +260,6 @@ async def test_a_long_list_is_read_to_its_end(
 ):
     names = {f"remit-0a1b2c3d-{number:020x}" for number in range(500)}
     items = [{"metadata": {"name": name, "padding": "x" * 2000}} for name in sorted(names)]
-    script.answers = [(200, json.dumps({"items": items, "metadata": {}}).encode())]
+    said = {"kind": "PartialObjectMetadataList", "items": items, "metadata": {}}
+    script.answers = [(200, json.dumps(said).encode())]
     assert (await make().census([])).alive == names

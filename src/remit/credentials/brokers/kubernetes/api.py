@@ -119,7 +119,7 @@ class Api:
             BrokerError: it is there, or nobody said that it is not.
         """
         path = f"{self._secrets}/{quote(name, safe='')}"
-        status, answer = await self._ask("DELETE", path)
+        status, answer = await self._ask("DELETE", path, accept=_METADATA)
         if status not in {200, 202} and not _is_gone(status, answer, name):
             raise _failed("deleting a secret", status, answer)
         status, answer = await self._ask("GET", path, accept=_METADATA)
@@ -139,8 +139,8 @@ class Api:
         for _ in range(_MOST_PAGES):
             path = f"{self._secrets}?{urlencode(query)}"
             status, answer = await self._ask("GET", path, accept=_METADATA_LIST)
-            items = _get(answer, "items")
-            if status != 200 or not isinstance(items, list):  # noqa: PLR2004 - OK
+            items = _items(answer)
+            if status != 200 or items is None:  # noqa: PLR2004 - OK
                 raise _failed("listing secrets", status, answer)
             found.update(str(_get(each, "metadata", "name")) for each in items)
             more = _get(answer, "metadata", "continue")
@@ -193,6 +193,14 @@ def _get(answer: Any, *path: str) -> Any:
             return None
         answer = answer.get(key)
     return answer
+
+
+def _items(answer: Any) -> list[Any] | None:
+    """Return what a list holds: of nothing, the API server writes null."""
+    if _get(answer, "kind") != "PartialObjectMetadataList":
+        return None
+    items = _get(answer, "items")
+    return [] if items is None else items if isinstance(items, list) else None
 
 
 def _is_gone(status: int, answer: Any, name: str) -> bool:
