@@ -229,7 +229,10 @@ def _close(task: str, chain: Chain) -> Iterator[Finding]:
 def _whole(task: str, chain: Chain) -> Iterator[Finding]:
     """Ask whether every record follows from one that is there, and came before it."""
     seen: set[str] = set()
-    for index, record in chain:
+    for place, (index, record) in enumerate(chain):
+        outside = [parent for parent in record.parents if parent not in seen]
+        # The opening of a delegated task follows from a record of its parent's chain.
+        delegated = place == 0 and isinstance(record.body.get("parent"), str)
         yield from (
             Finding(
                 task=task,
@@ -237,7 +240,6 @@ def _whole(task: str, chain: Chain) -> Iterator[Finding]:
                 index=index,
                 sentence=f"`{record.kind}` follows from `{parent}`, which is not before it",
             )
-            for parent in record.parents
-            if parent not in seen
+            for parent in outside[int(delegated) :]
         )
         seen.add(record.id)

@@ -38,9 +38,9 @@ class Gathered:
     """A task's evidence.
 
     ``checkpoint`` is the signed note that every proof leads to; ``size`` is its size. ``vkey`` is
-    the log's key. ``mandates`` are the signed mandates, ``bundles`` the digests of the policy
-    bundles that decided, each once, in order. ``withheld`` are payloads that were asked for and
-    whose key was erased.
+    the log's key. ``mandates`` are the task's signed mandate and those that it was delegated from,
+    the nearest first; ``bundles`` the digests of the policy bundles that decided, each once, in
+    order. ``withheld`` are payloads that were asked for and whose key was erased.
     """
 
     task: str
@@ -111,11 +111,35 @@ async def gather(ledger: Ledger, task_id: str, *, disclose: Collection[str] = ()
         checkpoint=note,
         size=published.size,
         records=proven,
-        mandates=_said(proven, "task.opened", "signed_mandate"),
+        mandates=await _mandates(ledger, proven),
         bundles=_said(proven, "call.decided", "bundle"),
         disclosed=disclosed,
         withheld=withheld,
     )
+
+
+async def _mandates(ledger: Ledger, proven: Sequence[Proven]) -> Sequence[str]:
+    """Return the task's signed mandate, and those of the tasks that it was delegated from.
+
+    Raises:
+        ProofError: the opening of one of them is not in the log, or was altered.
+    """
+    found = list(_said(proven, "task.opened", "signed_mandate"))
+    openings = [item.record for item in proven if item.record.kind == "task.opened"]
+    while openings and isinstance(parent := openings[-1].body.get("parent"), str):
+        openings.append(await _opening(ledger, parent))
+        found.append(str(openings[-1].body.get("signed_mandate")))
+    return found
+
+
+async def _opening(ledger: Ledger, task_id: str) -> Record:
+    for leaf in await ledger.leaves(task_id):
+        if leaf.kind != "task.opened":
+            continue
+        if leaf_hash(leaf.data) != ledger.log.tree.leaf(leaf.index):
+            raise ProofError(f"record {leaf.index} was altered in the database")
+        return decode_record(leaf.data)
+    raise ProofError(f"the log has no opening of `{task_id}`, which delegated this task")
 
 
 def _said(proven: Sequence[Proven], kind: str, member: str) -> Sequence[str]:

@@ -1,10 +1,15 @@
-"""Whether a task ran under its signed mandate, and was decided by the policy that is shown."""
+"""Whether a task ran under its signed mandate, and was decided by the policy that is shown.
+
+A delegated task has a chain of mandates: each names the one above it by digest, so that the log,
+which commits to the task's own, commits to them all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from remit.model.errors import ProofError
@@ -24,7 +29,8 @@ class ProvenMandate:
     """The mandate as it was signed.
 
     ``expires`` is in Unix seconds, ``capabilities`` are its pairs of action and target, and
-    ``calls`` how many its budget allows, None without that limit.
+    ``calls`` how many its budget allows, None without that limit. ``above`` are the mandates that it
+    was delegated from, the nearest first: each bounds it.
     """
 
     digest: str
@@ -34,6 +40,17 @@ class ProvenMandate:
     expires: int
     capabilities: tuple[tuple[str, str], ...]
     calls: int | None
+    above: tuple[ProvenMandate, ...] = ()
+
+    @property
+    def chain(self) -> tuple[ProvenMandate, ...]:
+        """This mandate and all above it."""
+        return (self, *self.above)
+
+    @property
+    def task(self) -> str:
+        """The id of its task."""
+        return str(self.claims.get("jti"))
 
     def text(self, claim: str) -> str:
         """Return one claim for people."""
@@ -41,21 +58,24 @@ class ProvenMandate:
         return "nobody" if value is None else str(value)
 
     def in_force(self, at: datetime) -> bool:
-        """Say whether it had not expired yet."""
-        return at.timestamp() < self.expires
+        """Say whether neither it nor one above it had expired yet."""
+        return all(at.timestamp() < each.expires for each in self.chain)
 
     def covers(self, action: object, target: object) -> bool:
-        """Say whether a capability is about this action on this target.
+        """Say whether a capability of each mandate in the chain is about this action on this target.
 
         A capability's target that ends in ``*`` covers every target that begins so. Arguments are
         no part of a record, so what they may be is not looked at.
         """
         if not isinstance(target, str):
             return False
-        return any(
-            action == allowed
-            and (target == at or (at.endswith("*") and target.startswith(at[:-1])))
-            for allowed, at in self.capabilities
+        return all(
+            any(
+                action == allowed
+                and (target == at or (at.endswith("*") and target.startswith(at[:-1])))
+                for allowed, at in each.capabilities
+            )
+            for each in self.chain
         )
 
 
@@ -63,32 +83,21 @@ def check_mandate(pack: Pack, chain: Chain) -> ProvenMandate:
     """Check that the log names this mandate, that it is signed, and that every call ran under it.
 
     Raises:
-        ProofError: there is not exactly one, it is of another task or workload, its signature does
-            not verify, or a call was admitted under another.
+        ProofError: one of its chain is missing or one too many, is of another task, workload, person
+            or authority than it has to be, or lives longer than the one above it; a signature does
+            not verify; or a call was admitted under another.
     """
-    opening, signed = _opening(chain), _signed(pack)
-    name = digest(signed.encode())
-    if opening.body.get("mandate") != name:
+    opening = _opening(chain)
+    line = _line(pack)
+    for lower, upper in pairwise(line):
+        _check_link(lower, upper)
+    mandate = replace(line[0], above=tuple(line[1:]))
+    if opening.body.get("mandate") != mandate.digest:
         raise ProofError("the mandate is not the one that the task was opened under")
-    if opening.body.get("signed_mandate", signed) != signed:
+    if opening.body.get("signed_mandate", pack.mandates[0]) != pack.mandates[0]:
         raise ProofError("the log holds another mandate than the pack")
-    claims, key = verify_jws(signed, pack.keys)
-    if claims.get("jti") != pack.task:
+    if mandate.task != pack.task:
         raise ProofError("the mandate is of another task")
-    workload, expires = claims.get("sub"), claims.get("exp")
-    if not isinstance(workload, str) or not isinstance(expires, int) or isinstance(expires, bool):
-        raise ProofError("the mandate names no workload or no end")
-    if claims.get("iss") != f"spiffe://{pack.origin.removesuffix('/log')}":
-        raise ProofError("the mandate was issued by another authority than the log's")
-    mandate = ProvenMandate(
-        digest=name,
-        claims=claims,
-        key=key,
-        workload=workload,
-        expires=expires,
-        capabilities=_capabilities(claims),
-        calls=_budget(claims),
-    )
     _check_opening(opening, mandate)
     _check_bound(chain, mandate)
     return mandate
@@ -122,12 +131,51 @@ def _opening(chain: Chain) -> Record:
     return openings[0]
 
 
-def _signed(pack: Pack) -> str:
-    if len(pack.mandates) != 1:
-        raise ProofError(f"the pack holds {len(pack.mandates)} mandates: a task has one")
-    if [key.kid for key in pack.keys] != [kid_of(pack.mandates[0])]:
-        raise ProofError("the pack's keys are not the one key that the mandate names")
-    return pack.mandates[0]
+def _line(pack: Pack) -> list[ProvenMandate]:
+    """Return the pack's mandates, each as it was signed: the task's own, then those above it.
+
+    Raises:
+        ProofError: there is none, the last has one above it, or a key is missing or one too many.
+    """
+    if not pack.mandates:
+        raise ProofError("the pack holds no mandate")
+    if [key.kid for key in pack.keys] != sorted({kid_of(signed) for signed in pack.mandates}):
+        raise ProofError("the pack's keys are not those that the mandates name")
+    line = [_proven(signed, pack) for signed in pack.mandates]
+    if line[-1].claims.get("parent") is not None:
+        raise ProofError("the mandate that the last one was delegated from is not in the pack")
+    if len({each.workload for each in line}) != len(line):
+        raise ProofError("a workload is twice in the chain of mandates")
+    return line
+
+
+def _proven(signed: str, pack: Pack) -> ProvenMandate:
+    claims, key = verify_jws(signed, pack.keys)
+    workload, expires = claims.get("sub"), claims.get("exp")
+    if not isinstance(workload, str) or not isinstance(expires, int) or isinstance(expires, bool):
+        raise ProofError("the mandate names no workload or no end")
+    if claims.get("iss") != f"spiffe://{pack.origin.removesuffix('/log')}":
+        raise ProofError("the mandate was issued by another authority than the log's")
+    return ProvenMandate(
+        digest=digest(signed.encode()),
+        claims=claims,
+        key=key,
+        workload=workload,
+        expires=expires,
+        capabilities=_capabilities(claims),
+        calls=_budget(claims),
+    )
+
+
+def _check_link(lower: ProvenMandate, upper: ProvenMandate) -> None:
+    """Check that one mandate was delegated from the other, and narrows what can be told from both."""
+    named = {"task": upper.task, "mandate": upper.digest, "workload": upper.workload}
+    if lower.claims.get("parent") != named:
+        raise ProofError(f"the mandate of `{lower.task}` was not delegated from the one after it")
+    if lower.claims.get("on_behalf_of") != upper.claims.get("on_behalf_of"):
+        raise ProofError(f"the mandate of `{lower.task}` is for another person than its parent's")
+    if lower.expires > upper.expires:
+        raise ProofError(f"the mandate of `{lower.task}` lives longer than its parent's")
 
 
 def _capabilities(claims: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -152,6 +200,9 @@ def _budget(claims: Mapping[str, Any]) -> int | None:
 def _check_opening(opening: Record, mandate: ProvenMandate) -> None:
     if opening.body.get("workload") != mandate.workload:
         raise ProofError("the task was opened for another workload than the mandate's")
+    above = mandate.above[0].task if mandate.above else None
+    if opening.body.get("parent") != above:
+        raise ProofError("the task was delegated from another task than its mandate")
     for claim in _REPEATED:
         if claim in opening.body and opening.body[claim] != mandate.claims.get(claim):
             raise ProofError(f"the task's opening and its mandate differ in `{claim}`")

@@ -39,7 +39,9 @@ _APPROVALS = frozenset({"asked", "approved", "denied", "used", "expired"})
 _LEASES = frozenset({"reserved", "issued", "settling", "unknown", *LEASE_ENDS})
 _LEASE_REMARKS = frozenset({"used", "refused", "revoke_asked"})
 """What is said of a lease that is there, and moves it nowhere."""
-_NOT_AFTER_END = frozenset({"task.opened", "lease.reserved", "lease.used", "approval.used"})
+_NOT_AFTER_END = frozenset(
+    {"task.opened", "task.delegated", "lease.reserved", "lease.used", "approval.used"}
+)
 _NOT_AFTER_SEAL = frozenset({"lease.issued"})
 
 
@@ -79,7 +81,7 @@ def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
     for place, ((index, record), leaf) in enumerate(zip(chain, hashes, strict=True)):
         if record.id in seen:
             raise ProofError(f"record {index}: its id was used before")
-        if any(parent not in seen for parent in record.parents):
+        if sum(parent not in seen for parent in record.parents) > _from_parent(place, record):
             raise ProofError(f"record {index} follows from one that is not before it")
         if ended:
             _check_late(index, record, sealed=sealed)
@@ -96,6 +98,18 @@ def check_chain(task: str, chain: Chain, hashes: Sequence[bytes]) -> str:
     if not sealed:
         return "every record follows from one before it; the task is not sealed"
     return "every record follows from one before it, and the seal counts and hashes them all"
+
+
+def delegated(chain: Chain) -> list[str]:
+    """Return the tasks that were delegated from this one, in order."""
+    kinds = ((index, record) for index, record in chain if record.kind == "task.delegated")
+    return [_text(index, record, "child") for index, record in kinds]
+
+
+def _from_parent(place: int, record: Record) -> int:
+    """Return how many records of another chain a record may follow from: a delegated opening's one."""
+    opening = place == 0 and record.kind == "task.opened"
+    return int(opening and isinstance(record.body.get("parent"), str))
 
 
 def check_calls(chain: Chain, mandate: ProvenMandate) -> str:
@@ -267,8 +281,9 @@ def _check_decided(call: str, decided: Record, mandate: ProvenMandate) -> None:
 
 
 def _check_budget(ended: dict[str, int], mandate: ProvenMandate) -> None:
-    if mandate.calls is not None and ended.get("succeeded", 0) > mandate.calls:
-        raise ProofError(f"more calls succeeded than the {mandate.calls} of the mandate's budget")
+    for calls in (each.calls for each in mandate.chain if each.calls is not None):
+        if ended.get("succeeded", 0) > calls:
+            raise ProofError(f"more calls succeeded than the {calls} of a mandate's budget")
 
 
 def _check_outcome(

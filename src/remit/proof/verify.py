@@ -10,7 +10,8 @@ still owes is in ``does_not_prove``.
  3  checkpoint the log signed its size and root, and the witnesses named cosigned it
  4  inclusion  every record is in that log, at its index
  5  chain      records follow from earlier ones; the seal covers every record before it
- 6  mandate    the task's mandate is the one logged, is signed, and every call ran under it
+ 6  mandate    the task's mandate is the one logged, is signed, and every call ran under it; so are
+               those that it was delegated from, up to the root
  7  policy     each decision names a policy bundle that is here, word for word
  8  calls      no call acted without a permit before it; each has one outcome
  9  approvals  each approval that was used had been given, and was used once
@@ -189,7 +190,7 @@ def verify_pack(
             *_proves(pack, mandate, calls, leases, sealed=sealed),
             *(_witnessed(each) for each in cosigned),
         ),
-        does_not_prove=tuple(_owed(chain, trusted=trusted, witnessed=bool(cosigned))),
+        does_not_prove=tuple(_owed(chain, mandate, trusted=trusted, witnessed=bool(cosigned))),
     )
 
 
@@ -287,6 +288,7 @@ def _mandate(pack: Pack, chain: Sequence[tuple[int, Record]]) -> tuple[ProvenMan
     return mandate, (
         f"signed by the authority for {mandate.workload} on behalf of "
         f"{mandate.text('on_behalf_of')}, and every call ran under it"
+        + (f" and the {len(mandate.above)} above it" if mandate.above else "")
     )
 
 
@@ -319,6 +321,7 @@ def _proves(
     whom = f"{mandate.workload} on behalf of {mandate.text('on_behalf_of')}"
     proves = [
         f"task {pack.task} ran for {whom}, to: {mandate.text('purpose')}",
+        *_delegated(mandate),
         f"the log names the key that signed its mandate, by thumbprint: {mandate.key.thumbprint}",
         f"{sum(calls.values())} calls ended, each in one way: {ended}",
         "no record of them was altered, left out, or put in another order, up to the seal"
@@ -332,8 +335,18 @@ def _proves(
     return proves
 
 
+def _delegated(mandate: ProvenMandate) -> list[str]:
+    """Say who handed the task on to whom."""
+    above = [f"{each.workload} (of task {each.task})" for each in mandate.above]
+    if not above:
+        return []
+    first = f"{mandate.above[0].workload} delegated it (of task {mandate.above[0].task})"
+    return [", and ".join([first, *(f"{each} to that one" for each in above[1:])])]
+
+
 def _owed(
     chain: Sequence[tuple[int, Record]],
+    mandate: ProvenMandate,
     *,
     trusted: bool,
     witnessed: bool,
@@ -350,6 +363,13 @@ def _owed(
     else:
         later = story.after_seal(chain)
         owed.append(f"that nothing else followed the seal: {later} records that did are shown")
+    owed += [
+        f"what was done under `{task}`, which was delegated from it: that has a pack of its own"
+        for task in story.delegated(chain)
+    ]
+    if mandate.above:
+        named = ", ".join(f"`{each.task}`" for each in mandate.above)
+        owed.append(f"how the tasks above it went, {named}: each has a pack of its own")
     owed += [
         f"that the credential of lease `{lease}` is gone: the target did not confirm it"
         for lease in story.unconfirmed(chain)

@@ -19,7 +19,7 @@ from remit.cli.main import COMMANDS, EPILOGUE, app, status_of
 
 GROUPS = {
     "agent": ("register", "update", "list", "show", "suspend", "resume", "retire"),
-    "task": ("open", "list", "show", "complete", "cancel"),
+    "task": ("open", "delegate", "list", "show", "complete", "cancel"),
     "approvals": ("list", "show"),
     "policy": ("check", "test", "explain"),
     "evidence": ("show", "export", "verify", "audit", "key"),
