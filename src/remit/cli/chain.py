@@ -1,4 +1,7 @@
-"""Draws the chain of a task: one branch for each call, and one for each lease of the whole task."""
+"""Draws the chain of a task: one branch for each call, and one for each lease of the whole task.
+
+What was delegated of it hangs below the line that says so, a chain of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,12 @@ _STYLES = {
 
 
 def draw(chain: dict[str, Any]) -> Tree:
-    """Return a task's chain as a tree; its texts have to be printable already."""
+    """Return a task's chain as a tree; its texts have to be printable already.
+
+    ``chain["delegated"]`` holds the chains of the tasks below, by their ids, where they were asked for.
+    """
     tree = Tree(Text(chain["task"], style="bold"))
+    below = chain.get("delegated", {})
     calls: dict[str, Tree] = {}
     leases = _of_the_task(chain["records"], tree)
     for record in chain["records"]:
@@ -36,7 +43,10 @@ def draw(chain: dict[str, Any]) -> Tree:
         if lease is not None:
             lease.add(record)
         elif call is None:
-            tree.add(line(record))
+            branch = tree.add(line(record))
+            child = below.get(record["body"].get("child"))
+            if record["kind"] == "task.delegated" and child is not None:
+                branch.add(draw(child))
     for lease in leases.values():
         lease.close()
     if not chain["sealed"]:
@@ -118,6 +128,8 @@ def line(record: dict[str, Any]) -> Text:
         said = [str(body[key]) for key in _SHOWN if body.get(key) not in (None, "")]
     if kind == "task.opened" and body.get("prompt"):
         said.append(f"prompt {body['prompt'][:19]}…")
+    if body.get("ended_with"):
+        said.append(f"with {body['ended_with']}, above it")
     if said:
         drawn.append("  " + "  ".join(said))
     return drawn
@@ -146,4 +158,4 @@ _CONFIRMED = {
     None: "the target was not asked",
 }
 _RAN_OUT = "it has run out; the target cannot be asked"
-_SHOWN = ("effect", "target", "reason", "workload", "template", "detail", "records")
+_SHOWN = ("effect", "target", "reason", "child", "workload", "template", "detail", "records")

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from remit.cli.chain import draw
+from remit.cli.client import ControlClient
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import printable, put
 from remit.model.errors import ConfigError
@@ -24,10 +25,22 @@ app = App(name="evidence", help="Show, export, verify and audit evidence.")
 def show(task: str, *, common: Common = DEFAULTS) -> None:
     """Draw the chain of a task: every step of every call, with times.
 
-    A lease that serves the whole task is one branch: taken, used by which calls, and ended how.
+    A lease that serves the whole task is one branch: taken, used by which calls, and ended how. So is
+    what was delegated of the task, and of that, each with a chain of its own.
     """
-    chain = common.client().get("evidence", "tasks", task)
+    chain = with_delegated(common.client(), task)
     common.emit(chain, draw(printable(chain)))
+
+
+def with_delegated(client: ControlClient, task: str) -> dict[str, Any]:
+    """Return a task's chain, with those of the tasks below it under ``delegated``, by their ids."""
+    chain: dict[str, Any] = client.get("evidence", "tasks", task)
+    return {**chain, "delegated": {each: with_delegated(client, each) for each in _below(chain)}}
+
+
+def _below(chain: dict[str, Any]) -> list[str]:
+    """Return the tasks that a chain says were delegated from it."""
+    return [r["body"]["child"] for r in chain["records"] if r["kind"] == "task.delegated"]
 
 
 @app.command
@@ -38,6 +51,9 @@ def export(
     common: Common = DEFAULTS,
 ) -> None:
     """Write a task's evidence pack: one file that anyone can verify, offline.
+
+    It holds the mandates of the tasks that it was delegated from. What was delegated of it has packs
+    of its own, which are named.
 
     Parameters
     ----------
@@ -51,11 +67,16 @@ def export(
         output.write_bytes(data)
     except OSError as error:
         raise ConfigError(f"`{output}` cannot be written: {error.strerror}") from error
-    common.emit(
-        {"pack": str(output), "bytes": len(data)},
-        Text(
-            f"wrote {output} ({len(data)} bytes); check it with: remit evidence verify {output}{still}"
+    below = _below(client.get("evidence", "tasks", task))
+    lines = [
+        f"wrote {output} ({len(data)} bytes); check it with: remit evidence verify {output}{still}",
+        *(
+            f"delegated of it: remit evidence export {printable(each)} -o {each}.json"
+            for each in below
         ),
+    ]
+    common.emit(
+        {"pack": str(output), "bytes": len(data), "delegated": below}, Text("\n".join(lines))
     )
 
 

@@ -305,3 +305,37 @@ def test_a_lease_of_a_whole_task_is_one_branch_with_its_uses_counted(
     assert unused.endswith("used by no call")
     times = [ids.count(f"#{index} {kind}") for index, (kind, _, _) in enumerate(steps)]
     assert times == [2 if index == 5 else 1 for index in range(len(steps))]
+
+
+def test_what_was_delegated_is_drawn_below_the_line_that_says_so(
+    capsys: pytest.CaptureFixture[str],
+):
+    def record(kind: str, index: int, **body: Any) -> dict[str, Any]:
+        return {"kind": kind, "index": index, "at": "2026-01-02T03:04:05.678Z", "body": body}
+
+    child = {
+        "task": "task_2",
+        "sealed": True,
+        "records": [
+            record("task.opened", 2, workload="spiffe://x/reader"),
+            record("task.cancelled", 3, ended_with="task_1"),
+        ],
+    }
+    whole = {
+        "task": "task_1",
+        "sealed": True,
+        "records": [
+            record("task.opened", 0, workload="spiffe://x/lead"),
+            record("task.delegated", 1, child="task_2", workload="spiffe://x/reader"),
+            record("task.cancelled", 4),
+        ],
+        "delegated": {"task_2": child},
+    }
+    put(chain.draw(whole))
+    lines = capsys.readouterr().out.splitlines()
+    said = [(len(line) - len(line.lstrip()), line.split()[-1]) for line in lines]
+    depths = [depth for depth, _ in said]
+    assert lines[2].strip().endswith("task.delegated  task_2  spiffe://x/reader")
+    assert lines[3].strip() == "task_2"
+    assert lines[5].strip().endswith("task.cancelled  with task_1, above it")
+    assert depths[0] < depths[1] == depths[2] < depths[3] < depths[4] == depths[5] > depths[6]

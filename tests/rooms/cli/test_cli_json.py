@@ -130,10 +130,15 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert only.keys() == {"task_token"}
     assert run("task", "show", task["id"])["state"] == "open"
     listed = run("task", "list", "--limit", "1")
-    assert run("task", "list", "--limit", "1", "--after", listed["next"])["items"][0] == {
-        **listed["items"][0],
-        **run("task", "show", task["id"]),
-    }
+    shown = run("task", "show", task["id"])
+    assert shown.pop("children") == []
+    after = run("task", "list", "--limit", "1", "--after", listed["next"])["items"][0]
+    assert after == {**listed["items"][0], **shown}
+    assert run("agent", "register", "helper", "--template", "read")["max_depth"] == 4
+    part = run("task", "delegate", task["id"], "read", "--agent", "helper")
+    assert (part["parent"], part["agent"]) == (task["id"], "helper")
+    assert run("task", "show", task["id"])["children"][0]["id"] == part["id"]
+    assert list(run("evidence", "show", task["id"])["delegated"]) == [part["id"]]
     assert run("task", "complete", task["id"])["state"] == "completed"
     assert run("task", "cancel", listed["items"][0]["id"])["state"] == "cancelled"
     assert run("approvals", "list")["items"] == []
