@@ -89,6 +89,7 @@ PROMISES = (
             "real/brokers/test_certificates_story.py",
             "rooms/credentials/test_certificates.py",
             "rooms/credentials/test_openbao_broker.py",
+            "rooms/credentials/test_openbao_hostile.py",
             "real/brokers/test_jwt.py",
             "real/brokers/test_oauth.py",
             "rooms/credentials/test_jwt_broker.py",

@@ -25,7 +25,7 @@ from remit.credentials.answers import Answer, Target
 from remit.model.errors import BrokerError
 
 _MOST_BYTES = 16 * 1024 * 1024
-_KEPT_SECONDS = 60.0
+_KEPT_SECONDS = 30.0
 """How long a connection waits for its next use; OpenBao keeps one for five minutes."""
 _OK = 200
 _ERROR = 400
