@@ -146,12 +146,12 @@ async def perform(
             not_after=task.ends_at if approval is None else min(task.ends_at, approval.expires_at),
             basis=question,
         )
-        await trail.barrier()
         credential = None
         if flight.lease is not None:
             async with _limit(authority.limits.issue_seconds, "issuing the credential"):
-                credential = await authority.leases.issue(flight.lease)
-            await trail.barrier()
+                credential = await authority.leases.issue(flight.lease, durable=trail.barrier)
+        await trail.barrier()
+        if flight.lease is not None:
             authority.leases.require_usable(flight.lease)
         authority.tasks.require_open(task.id)
         flight.acting = True

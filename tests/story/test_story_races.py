@@ -189,7 +189,7 @@ async def race(racer: Racing, upstream: str, seed: int, span: float) -> list[Any
     chance = random.Random(seed)
     made = racer.world
     # The end of a task waits for calls in flight, but not for ever.
-    made.authority.tasks._close_wait_seconds = chance.choice([0.0, 0.01, 10.0])
+    made.authority.tasks._endings._wait_seconds = chance.choice([0.0, 0.01, 10.0])
     opened = await made.open()
     claim = made.claim(task_token=opened.token)
 
@@ -252,8 +252,11 @@ async def test_no_process_acts_once_its_lease_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str
 ):
     async with racing(tmp_path, monkeypatch, scope, StandingTarget()) as racer:
-        for seed in range(25):
+        for seed in range(200):
             await race(racer, "box", seed, 0.3)
+            # On a busy machine it takes more races until one is ended in the midst of acting.
+            if seed > 25 and any(racer.acts(token) % 50 for token in racer.over):
+                break
         acted = {token: racer.acts(token) for token in racer.over}
         assert acted == {token: racer.acts_when_over[token] for token in racer.over}
         assert any(acted.values())
@@ -270,8 +273,8 @@ async def test_a_credential_that_was_taken_back_before_its_use_is_not_used(
         leases = racer.world.authority.leases
         issue = leases.issue
 
-        async def issuing(lease: Lease) -> Any:
-            credential = await issue(lease)
+        async def issuing(lease: Lease, **given: Any) -> Any:
+            credential = await issue(lease, **given)
             # Somebody takes it back while that it was issued is made durable.
             await leases.revoke(lease.id, "user:ada")
             return credential

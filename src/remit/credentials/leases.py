@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -19,6 +19,7 @@ import structlog
 
 from remit.credentials.entry import Entry
 from remit.credentials.holders import Holders, LetGo
+from remit.credentials.minting import mint
 from remit.credentials.port import Binding, Broker, LeaseStore, Order, Revocation
 from remit.credentials.putting_off import PutOff
 from remit.credentials.remembered import Remembered
@@ -28,14 +29,7 @@ from remit.credentials.sealing import Seal
 from remit.model.call import Call
 from remit.model.contact import Contacts
 from remit.model.decision import Decision
-from remit.model.errors import (
-    BrokerError,
-    ConfigError,
-    EvidenceError,
-    NotFoundError,
-    NotMintedError,
-    RemitError,
-)
+from remit.model.errors import BrokerError, ConfigError, EvidenceError, NotFoundError
 from remit.model.lease import Credential, FailedRevocation, Lease, LeaseScope, LeaseState
 from remit.model.record import Context, Recorder, Step
 from remit.model.task import Task
@@ -127,8 +121,8 @@ class Leases:
         """Write down a lease before anything is minted; None where no credential is needed.
 
         A lease for the whole task is found again by the task's later calls, while it has life
-        left. Durable at the caller's next barrier. ``not_after`` is the earliest of whatever else
-        ends: an approval, the time left to the task.
+        left. Durable at the next barrier, which :meth:`issue` waits for. ``not_after`` is the
+        earliest of whatever else ends: an approval, the time left to the task.
 
         Raises:
             InputError: the grant depends on an argument that the call does not have.
@@ -176,13 +170,17 @@ class Leases:
         self._recorder.stage(step, Context(task=lease.task, call=call.id))
         return lease
 
-    async def issue(self, lease: Lease) -> Credential:
+    async def issue(
+        self, lease: Lease, *, durable: Callable[[], Awaitable[None]] | None = None
+    ) -> Credential:
         """Mint the credential of a reserved lease, or return the one held for the task.
 
-        Calls that share a lease wait for the first one's mint.
+        Calls that share a lease wait for the first one's mint. ``durable`` is the caller's barrier,
+        the recorder's where None: nothing is minted before it returned.
 
         Raises:
             BrokerError: the target did not mint; what it may have minted is revoked.
+            EvidenceError: the lease could not be made durable; nothing was minted.
             NotFoundError: the lease is settled already.
         """
         entry = self._open.get(lease.id)
@@ -195,7 +193,7 @@ class Leases:
                 return entry.credential
             if entry.minting_since is not None:
                 raise BrokerError(f"`{lease.target}` did not answer when it was asked to mint")
-            return await self._issue(entry, entry.order)
+            return await self._issue(entry, entry.order, durable or self._recorder.barrier)
 
     def require_usable(self, lease: Lease) -> None:
         """Hold a lease against what may have become of it since it was issued.
@@ -207,25 +205,14 @@ class Leases:
         if entry is None or entry.lease.state is not LeaseState.ISSUED:
             raise BrokerError(f"the credential for `{lease.target}` was taken back before its use")
 
-    async def _issue(self, entry: Entry, order: Order) -> Credential:
-        entry.minting_since = self._clock()
+    async def _issue(
+        self, entry: Entry, order: Order, barrier: Callable[[], Awaitable[None]]
+    ) -> Credential:
         broker = self._brokers[entry.lease.broker]
-        try:
-            minted = await self.contacts.watch(entry.lease.broker, broker.issue(order))
-            credential = replace(minted, lease=entry.lease.id)
-        except NotMintedError:
-            entry.minting_since = None
-            raise
-        except RemitError:
-            raise
-        except Exception as error:
-            log.exception("a broker broke", broker=entry.lease.broker, lease=entry.lease.id)
-            raise BrokerError(
-                f"the broker of `{entry.lease.target}` broke: {type(error).__name__}"
-            ) from error
+        asking = mint(entry, order, broker, barrier, self._clock)
+        credential = await self.contacts.watch(entry.lease.broker, asking)
         self._remembered.add(entry.lease.id, credential.secrets)
         now, lease = self._clock(), entry.lease
-        entry.minting_since = None
         expires_at = min(lease.expires_at, credential.expires_at or lease.expires_at)
         if lease.revocation == "at_expiry" and credential.expires_at is not None:
             expires_at = credential.expires_at  # the truth, where the target gives no less
@@ -244,10 +231,13 @@ class Leases:
         return credential
 
     async def settle(self, lease: Lease) -> None:
-        """Revoke, and confirm. A target that fails is asked again by the sweep.
+        """Revoke, and confirm; durable on return. A target that fails is asked again by the sweep.
+
+        The target does not wait for the disk: the row from before the mint is durable, so a start
+        after a crash revokes once more, whatever became of this one.
 
         Raises:
-            EvidenceError: that it is being revoked could not be made durable; it was all the same.
+            EvidenceError: how it went could not be made durable; it was revoked all the same.
         """
         entry = self._open.get(lease.id)
         if entry is None:
@@ -255,13 +245,8 @@ class Leases:
         entry.credential = None
         if entry.lease.state in _USABLE:
             self._moved(entry, entry.lease.moved(LeaseState.SETTLING))
-        # Side by side: the row from before the mint is durable, so a start after a crash revokes
-        # once more whatever became of this one, and no disk makes a credential live longer.
-        durable = asyncio.ensure_future(self._recorder.barrier())
-        try:
-            await self._revoke(entry)
-        finally:
-            await durable
+        await self._revoke(entry)
+        await self._recorder.barrier()
 
     async def settle_task(self, task_id: str) -> None:
         """Settle every lease below a task."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,11 +26,18 @@ class Traits:
     for the lease: the lease ends by nobody being given the key any more, and the key lives on.
     ``confirms``: the target can be *asked* whether the credential still works. ``lists``: the
     target can be asked for every credential of ours, even one whose mint was never answered.
+    ``prepares``: the broker waits for :attr:`Order.durable` itself, having asked the target for all
+    that comes to nothing unless it is asked for one thing more.
     """
 
     revocation: Literal["immediate", "at_expiry", "never"]
     confirms: bool
     lists: bool
+    prepares: bool = False
+
+
+async def _durable() -> None:
+    """It is durable already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,8 @@ class Order:
     ``grant`` is what the operator bound to the upstream, its references to arguments filled in:
     each broker documents its keys. ``workload`` is the acting agent's SPIFFE ID, ``on_behalf_of``
     the person. ``call`` is None for a lease of a whole task. ``expires_at`` of the lease is the
-    latest that the credential may live.
+    latest that the credential may live. ``durable`` returns once the lease's row is on disk, and
+    raises EvidenceError where it cannot be: nothing may have come to be at the target by then.
     """
 
     lease: Lease
@@ -49,6 +57,7 @@ class Order:
     purpose: str = field(repr=False)
     grant: Mapping[str, Any] = field(default_factory=dict)
     call: Call | None = None
+    durable: Callable[[], Coroutine[Any, Any, None]] = field(default=_durable, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,7 @@ class Broker(Protocol):
 
         Raises:
             NotMintedError: the target answered, and certainly minted nothing.
+            EvidenceError: ``order.durable`` raised it, and nothing was minted.
             BrokerError: the target failed. Something may have been minted all the same, even later.
         """
         ...

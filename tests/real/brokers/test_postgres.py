@@ -15,7 +15,7 @@ from postgres_crm import ADMIN, ADMIN_PASSWORD, INSTALLATION, Seat, broker, lay,
 
 from remit.credentials.brokers.postgres.broker import PostgresBroker
 from remit.credentials.brokers.postgres.disowning import drop, taking
-from remit.model.errors import BrokerError, NotMintedError
+from remit.model.errors import BrokerError, EvidenceError, NotMintedError
 from remit.model.lease import Credential
 from remit.testing.broker_suite import BrokerSuite, Lab
 
@@ -333,7 +333,7 @@ async def test_what_it_owns_is_handed_on_where_that_was_asked_for(server: Server
         seat.ask("DROP OWNED BY archive; DROP ROLE archive")
 
 
-async def test_a_lease_is_four_round_trips(target: Crm, monkeypatch: pytest.MonkeyPatch):
+async def test_a_lease_is_five_round_trips(target: Crm, monkeypatch: pytest.MonkeyPatch):
     """Twenty-two once: each is a wait of its own on a network, and holds the lock up."""
     waits: list[str] = []
     wait = psycopg.AsyncConnection.wait
@@ -346,9 +346,9 @@ async def test_a_lease_is_four_round_trips(target: Crm, monkeypatch: pytest.Monk
     await made.revoke(*await made.issue())
     monkeypatch.setattr(psycopg.AsyncConnection, "wait", counted)
     lease, held = await made.issue()
-    assert len(waits) == 2
+    assert len(waits) == 3, "the first of them while the lease becomes durable"
     assert (await made.revoke(lease, held)).confirmed
-    assert len(waits) == 4
+    assert len(waits) == 5
 
 
 async def test_a_mint_that_was_refused_holds_no_lock_and_leaves_no_transaction(target: Crm):
@@ -388,10 +388,67 @@ async def test_kept_connections_that_the_server_ended_are_not_used_again(target:
     made = lab(target)
     await made.revoke(*await made.issue())
     ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
-    assert target.seat.ask(ended, ADMIN) == [(True,)]
+    assert target.seat.ask(ended, ADMIN) == [(True,)] * 2, "one to mint, and one to revoke"
     lease, held = await made.issue()
     assert target.seat.ask(ended, ADMIN) == [(True,)]
     assert (await made.revoke(lease, held)).confirmed
+
+
+async def test_a_role_is_not_there_before_its_lease_is_durable(target: Crm):
+    """What a mint does meanwhile keeps no revocation waiting, however long the disk takes."""
+    made = lab(target)
+    others = [await made.issue() for _ in range(6)]
+    durable = asyncio.Event()
+
+    async def disk() -> None:
+        await durable.wait()
+
+    orders = [made.order(durable=disk) for _ in range(6)]
+    minting = [asyncio.create_task(target.broker.issue(order)) for order in orders]
+    await until(target, "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    revoked = await asyncio.gather(*(made.revoke(*each) for each in others))
+    assert all(each.confirmed for each in revoked)
+    handles = {order.lease.handle for order in orders}
+    assert not handles & await made.alive()
+    durable.set()
+    minted = await asyncio.gather(*minting)
+    assert handles <= await made.alive()
+    for order, credential in zip(orders, minted, strict=True):
+        assert await target.accepts(credential)
+        assert (await target.broker.revoke(order.lease, None)).confirmed
+
+
+@pytest.mark.parametrize("how", ["full", "given up"])
+async def test_a_lease_that_does_not_become_durable_leaves_no_role(target: Crm, how: str):
+    made = lab(target)
+
+    async def disk() -> None:
+        if how == "full":
+            raise EvidenceError("the disk is full")
+        await asyncio.Event().wait()
+
+    order = made.order(durable=disk)
+    minting = asyncio.create_task(target.broker.issue(order))
+    if how == "given up":
+        await until(target, "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'")
+        minting.cancel()
+    with pytest.raises(EvidenceError if how == "full" else asyncio.CancelledError):
+        await minting
+    assert order.lease.handle not in await made.alive()
+    lease, credential = await made.issue()
+    assert await target.accepts(credential)
+    assert (await made.revoke(lease, credential)).confirmed
+
+
+async def test_a_role_that_was_given_more_meanwhile_is_dropped_all_the_same(target: Crm):
+    """What this run gave is all that a revocation takes away at first, and not all it knows of."""
+    made = lab(target)
+    lease, held = await made.issue()
+    with psycopg.connect(target.server.dsn(ADMIN, ADMIN_PASSWORD, "crm")) as account:
+        account.execute(f'GRANT INSERT (name), UPDATE (name) ON crm.customer TO "{lease.handle}"')
+        account.execute(f'GRANT SELECT ON crm.invoice TO "{lease.handle}"')
+    assert (await made.revoke(lease, held)).confirmed
+    assert lease.handle not in target.seat.roles()
 
 
 async def test_a_mint_that_is_under_way_is_waited_for_by_its_revocation(target: Crm):

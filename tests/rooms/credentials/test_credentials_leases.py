@@ -40,6 +40,52 @@ async def test_the_row_is_written_before_the_mint_and_names_what_a_revoke_needs(
     assert lease.handle.startswith("remit-00000000-")
 
 
+@pytest.mark.parametrize("prepares", [False, True])
+async def test_nothing_is_minted_before_the_row_is_durable(prepares: bool):
+    book, durable = Book(target=PreparingTarget() if prepares else MemoryTarget()), asyncio.Event()
+
+    async def barrier() -> None:
+        await durable.wait()
+
+    minting = asyncio.create_task(book.leases.issue(book.reserve(task_of()), durable=barrier))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(book.target.seen) == prepares
+    assert book.target.live == set()
+    durable.set()
+    await minting
+    assert len(book.target.live) == 1
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+async def test_a_row_that_cannot_be_made_durable_is_over_at_once(prepares: bool):
+    book = Book(target=PreparingTarget() if prepares else MemoryTarget())
+    lease = book.reserve(task_of())
+
+    async def barrier() -> None:
+        raise EvidenceError("the disk is full")
+
+    with pytest.raises(EvidenceError):
+        await book.leases.issue(lease, durable=barrier)
+    assert book.target.live == set()
+    await book.leases.settle(lease)
+    assert book.leases.open_leases() == ()
+
+
+class PreparingTarget(MemoryTarget):
+    """Goes as far as it can while the row is on its way to the disk."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(revocation="immediate", confirms=True, lists=True, prepares=True)
+
+    async def issue(self, order: Order) -> Credential:
+        self.seen.append(order)
+        await order.durable()
+        self.seen.pop()
+        return await super().issue(order)
+
+
 async def test_an_upstream_without_a_binding_needs_no_credential(book: Book):
     call = book.call()
     other = type(call)(

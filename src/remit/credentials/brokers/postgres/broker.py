@@ -6,20 +6,21 @@ others and the drop; then it ends sessions, drops what the role owns, drops the 
 catalogue. Mints and revocations of one database wait for each other (an advisory lock): two
 grants on one table at once would fail, and a revocation must not overtake a mint's commit.
 
-What can travel together does: a mint is two round trips, for whether the second, its commit, was
-asked for is what says if it may have happened; a revocation that finds nobody is two as well.
+What can travel together does. A mint makes its role while the lease's row is on its way to the disk,
+and asks for nothing that lasts before that has arrived; its commit travels alone, for whether it was
+asked for is what says if it may have happened. A revocation that finds nobody is two round trips.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import msgspec
 import psycopg
 import structlog
 from psycopg import sql
@@ -32,8 +33,6 @@ from remit.credentials.brokers.postgres.admin import (
     said,
 )
 from remit.credentials.brokers.postgres.disowning import (
-    LOCK,
-    WHO,
     disowning,
     drop,
     held,
@@ -43,15 +42,12 @@ from remit.credentials.brokers.postgres.disowning import (
 )
 from remit.credentials.brokers.postgres.grants import (
     NAME_BYTES,
-    Grant,
-    creation,
-    lacking,
-    privileges,
     read_grant,
     revocations,
 )
+from remit.credentials.brokers.postgres.making import Mint, begin, give
 from remit.credentials.brokers.postgres.options import address, read_options
-from remit.credentials.brokers.postgres.password import Password, Passwords
+from remit.credentials.brokers.postgres.password import Passwords
 from remit.credentials.brokers.postgres.survey import powerful, survey
 from remit.credentials.port import Census, Finding, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
@@ -60,17 +56,12 @@ from remit.model.lease import Credential, Lease
 
 log = structlog.get_logger()
 
-OLDEST = 140_000
-"""PostgreSQL 14: the first that waits for a session's end when it is told to end it."""
-
 _ATTEMPTS = 4
 _AGAIN = {"XX000", "40P01", "40001", "42704"}
 """A catalogue row changed under us, a deadlock, or somebody else dropped the role meanwhile."""
 
 _CUT_SHORT = {"08", "57"}
 """The classes of SQLSTATE that say the session was ended, not that the commit failed."""
-
-_GROUPS_BY_SET = 160_000
 
 _NOBODYS = "SELECT 1 FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL LIMIT 1"
 
@@ -102,19 +93,22 @@ class PostgresBroker:
         self._clock = surroundings.clock
         self._passwords = Passwords()
         self._made: dict[str, _Made] = {}
-        self._desk = Desk(
+        desk = functools.partial(
+            Desk,
             address=self._address,
             user=self._options.user,
             password=password,
             seconds=self._options.timeout_seconds,
             limit=self._options.connections,
-            greet=self._greet,
         )
+        # However long mints wait, for the disk or for the server, no revocation waits for them.
+        self._mints = desk(greet=self._greet)
+        self._desk = desk()
 
     @property
     def traits(self) -> Traits:
         """It takes back at once, can be asked, and lists what is ours."""
-        return Traits(revocation="immediate", confirms=True, lists=True)
+        return Traits(revocation="immediate", confirms=True, lists=True, prepares=True)
 
     def check(self, grant: Mapping[str, Any]) -> None:
         """Look at a grant.
@@ -138,21 +132,37 @@ class PostgresBroker:
         role = self._ours(order.lease)
         application = f"remit/{order.lease.task}"[:NAME_BYTES]
         password = await self._passwords.take()
-        minting = _Mint(role=role, password=password, application=application, grant=grant)
-        async with self._bounded("mint"):
-            oid = await self._repeated(lambda: self._mint(order, minting))
+        minting = Mint(
+            role=role,
+            password=password,
+            application=application,
+            grant=grant,
+            expires_at=order.lease.expires_at,
+        )
+        durable = asyncio.create_task(order.durable())
+        durable.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            oid = await self._repeated(lambda: self._mint(minting, durable))
+        finally:
+            durable.cancel()
         self._made[role] = _Made(oid, disowning(role, revocations(role, grant)))
         self._passwords.prepare()
         return self._credential(order, minting)
 
-    async def _mint(self, order: Order, mint: _Mint) -> int:
+    async def _mint(self, mint: Mint, durable: asyncio.Task[None]) -> int:
+        """Make the role, and commit once the lease is durable; return the role's oid."""
         committing = False
         try:
             # A connection that anything went wrong on is closed, which ends its transaction.
-            async with self._desk.connection() as connection:
-                oid = await self._make(connection, order, mint)
-                committing = True
-                await connection.execute("COMMIT")
+            async with contextlib.AsyncExitStack() as lent:
+                async with self._bounded("begin to make the role", NotMintedError):
+                    connection = await lent.enter_async_context(self._mints.connection())
+                    await begin(connection, mint)
+                await durable  # no lock is held yet that a revocation waits for
+                async with self._bounded("mint"):
+                    oid = await give(connection, mint, self._options.user)
+                    committing = True
+                    await connection.execute("COMMIT")
                 return oid
         except psycopg.Error as error:
             if error.sqlstate in _AGAIN and not committing:
@@ -163,51 +173,7 @@ class PostgresBroker:
                 ) from error
             raise NotMintedError(f"the database made no role: {said(error)}") from error
 
-    async def _make(self, connection: Connection, order: Order, mint: _Mint) -> int:
-        """Begin, make the role, and compare what it was given with what was asked for.
-
-        Returns its oid.
-        """
-        version, database = connection.info.server_version, connection.info.dbname
-        if version < OLDEST:
-            raise NotMintedError("PostgreSQL 14 or later is needed")
-        # The server goes through the rounds of the password's hash as well. It does so before the
-        # lock is taken, which is no sooner needed than for the first grant, and held from there on
-        # until the commit: that is not asked for before all of this is answered.
-        make = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; {}; {}").format(
-            creation(
-                mint.role,
-                verifier=mint.password.verifier,
-                grant=mint.grant,
-                expires_at=order.lease.expires_at,
-                application=mint.application,
-            ),
-            LOCK,
-        )
-        give = sql.SQL("{}; {}; {}").format(
-            privileges(
-                mint.role, mint.grant, database=database, groups_by_set=version >= _GROUPS_BY_SET
-            ),
-            WHO.format(name=sql.Literal(mint.role)),
-            lacking(mint.role, mint.grant, database=database),
-        )
-        if mint.grant.roles:
-            await connection.execute(make)
-            if found := await powerful(connection, mint.grant.roles):
-                raise NotMintedError(
-                    f"group role `{found}` reaches further than a database's tables: "
-                    "take its powers away, or name another"
-                )
-        else:
-            give = sql.SQL("{}; {}").format(make, give)
-        *_, who, missing = await rows_of(connection, give)
-        if missing:
-            raise NotMintedError(
-                f"`{self._options.user}` cannot grant {missing[0][0]}: give it the grant option"
-            )
-        return int(who[0][0])
-
-    def _credential(self, order: Order, mint: _Mint) -> Credential:
+    def _credential(self, order: Order, mint: Mint) -> Credential:
         where = self._address
         parameters = where.parameters()
         place = f"{_in_url(where.host)}:{where.port}/{quote(where.database, safe='')}"
@@ -340,6 +306,7 @@ class PostgresBroker:
     async def close(self) -> None:
         """Let go of the server."""
         await self._passwords.close()
+        await self._mints.close()
         await self._desk.close()
 
     def _ours(self, lease: Lease) -> str:
@@ -350,15 +317,16 @@ class PostgresBroker:
         return role
 
     @contextlib.asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
+    async def _bounded(
+        self, what: str, kind: type[BrokerError] = BrokerError
+    ) -> AsyncIterator[None]:
         seconds = self._options.timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
-            raise BrokerError(
-                f"the database did not {what} within {seconds:g} s; it may have all the same"
-            ) from error
+            maybe = "" if issubclass(kind, NotMintedError) else "; it may have all the same"
+            raise kind(f"the database did not {what} within {seconds:g} s{maybe}") from error
 
     async def _repeated(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Try again what failed because somebody else changed the catalogue at the same time."""
@@ -377,18 +345,6 @@ class _Made:
 
     oid: int
     taking: sql.Composed
-
-
-class _Mint(msgspec.Struct, frozen=True, kw_only=True):
-    """One mint under way; not printed, for it holds the password."""
-
-    role: str
-    password: Password
-    application: str
-    grant: Grant
-
-    def __repr__(self) -> str:
-        return f"<mint of {self.role}>"
 
 
 def _in_url(host: str) -> str:
