@@ -578,6 +578,32 @@ async def test_a_child_that_ends_by_itself_as_its_parent_ends_is_said_once(house
     assert house.recorder.kinds.count("task.cancelled") == 0
 
 
+async def test_a_child_whose_own_end_was_lost_as_its_parent_ends_is_ended_with_it(
+    house: House,
+) -> None:
+    root = await house.open()
+    child = await house.delegate(root.task, house.register("reader"))
+
+    async with held_up(house, lost=1) as go:
+        own = asyncio.create_task(house.desk.close(child.task.id, TaskState.COMPLETED, "reader"))
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(house.desk.close_tree(root.task.id, TaskState.COMPLETED, ANN))
+        await asyncio.sleep(0)
+        with pytest.raises(ConflictError, match="being closed"):
+            await house.desk.close(child.task.id, TaskState.CANCELLED, ANN)
+        go.set()
+        with pytest.raises(EvidenceError):
+            await own
+        ended = await ending
+
+    assert [(each.id, each.ended_with) for each in ended] == [
+        (child.task.id, root.task.id),
+        (root.task.id, None),
+    ]
+    assert house.recorder.kinds[-2:] == ["task.cancelled", "task.completed"]
+    assert house.desk.open_count == 0
+
+
 async def test_a_late_answer_below_is_counted_in_every_task_and_opens_none(house: House) -> None:
     root = await house.open()
     child = await house.delegate(root.task, house.register("reader"))
