@@ -30,7 +30,7 @@ class Secrets:
     def __init__(self, where: str, path: Callable[[str], Path]) -> None:
         self._where = where
         self._path = path
-        self._read: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._read: dict[str, tuple[str, tuple[int, ...], str]] = {}
 
     def get(self, named: str, key: str) -> tuple[str, bool]:
         """Return a file's one line or ``env:NAME``'s value, and whether it was read just now.
@@ -40,14 +40,15 @@ class Secrets:
         """
         if named.startswith("env:"):
             return self._checked(os.environ.get(named[4:], ""), named, key), True
-        path = self._path(named)
-        with contextlib.suppress(OSError):
-            known = self._read.get(named)
-            if known is not None and known[0] == _identity(path.stat()):
-                return known[1], False
-        found, text = self._file(path, f"{self._where}: `{key}`")
+        if (known := self._read.get(named)) is not None:
+            path, identity, text = known
+            with contextlib.suppress(OSError):
+                if _identity(os.stat(path)) == identity:  # noqa: PTH116 - for each request
+                    return text, False
+        place = self._path(named)
+        identity, text = self._file(place, f"{self._where}: `{key}`")
         text = self._checked(text, named, key)
-        self._read[named] = found, text
+        self._read[named] = str(place), identity, text
         return text, True
 
     def forget(self) -> None:
