@@ -1,6 +1,6 @@
 # Remit's front door. `make run` and `make test` need nothing but Python 3.11 and git.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test real lint bench docs lock clean
+.PHONY: help setup run test real real-kubernetes lint bench docs lock clean
 
 # The first of these that runs and is new enough; set PYTHON to choose another.
 PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -14,6 +14,7 @@ help:
 	@echo 'make run    set up, then show two agents being allowed and refused (ARGS=--once ends)'
 	@echo 'make test   set up, then lint, types, import contracts and tests'
 	@echo 'make real   the tests against real servers, as CI runs them'
+	@echo 'make real-kubernetes  those against a kube-apiserver, which is built first: half an hour, and Go'
 	@echo 'make lint   lint, types and import contracts alone'
 	@echo 'make bench  ratios against a peer or a physical limit, in the same run'
 	@echo 'make docs   the pages that are made from the code'
@@ -58,6 +59,10 @@ test: lint
 real: setup
 	@.ci/real-setup
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m real $(ARGS)
+
+real-kubernetes: setup
+	@.ci/kubernetes-setup
+	@$(BIN)/pytest -q tests/cluster $(ARGS)
 
 bench: setup
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done

@@ -15,6 +15,9 @@ for name in ("COLUMNS", "LINES"):
 settings.register_profile("remit", deadline=None)
 settings.load_profile("remit")
 
+collect_ignore = ["cluster"]
+"""Named on the command line alone, by `make real-kubernetes`: its server takes half an hour to build."""
+
 _MEASURED = "measured"
 
 

@@ -139,8 +139,8 @@ def test_the_policies_for_aws_are_those_that_the_broker_is_tested_with():
 def test_the_roles_for_kubernetes_allow_what_the_broker_asks_and_nothing_else():
     allowed = {
         f"{verb} {resource}"
-        for role in yaml.safe_load_all(blocks("kubernetes", "yaml")[0])
-        for rule in role["rules"]
+        for each in yaml.safe_load_all(blocks("kubernetes", "yaml")[0])
+        for rule in each.get("rules", ())
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
