@@ -4,8 +4,10 @@ Two peers, and a ratio to each. `targets_own` makes a credential and takes it ba
 `careful_own` does by hand what a careful operator's script does for the same end: a role with
 exactly its grants and limits, closed before its sessions are ended, dropped, and asked about.
 Neither writes anything down first, nor leaves evidence. `book_alone` is what that costs: a lease
-through Remit of a target that is no target at all. Also: leases a second with eight at once, and
-the time from a task's end to the last use that the target accepted.
+through Remit of a target that is no target at all. `postgres for sql` is what an upstream of kind
+`sql` gets: Remit itself logs in, and the hash of the password has one round instead of the 4,096
+that a server makes of the peers'. Also: leases a second with eight at once, and the time from a
+task's end to the last use that the target accepted.
 """
 
 from __future__ import annotations
@@ -79,16 +81,21 @@ SELECT count(*) FROM pg_roles WHERE rolname = {name}
 class Desk:
     """A lease book on a real disk, over one broker."""
 
-    def __init__(self, folder: Path, broker: Broker, grant: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, broker: Broker, grant: dict[str, Any], *, ours: bool = False
+    ) -> None:
         self.house = House(folder)
         self.broker = broker
         self.grant = grant
+        self.ours = ours
         self.numbers = 0
 
     async def __aenter__(self) -> Self:
         self.ledger = await self.house.open()
         self.leases = Leases(
-            bindings={"target": Binding(name="b", broker=self.broker, grant=self.grant)},
+            bindings={
+                "target": Binding(name="b", broker=self.broker, grant=self.grant, ours=self.ours)
+            },
             store=SqliteLeases(self.house.journal),
             recorder=self.ledger,
             clock=lambda: datetime.now(UTC),
@@ -185,7 +192,7 @@ async def last_use(desk: Desk, use: Callable[[Credential], Awaitable[bool]]) -> 
     return max(0.0, last - killed) * 1e3, (confirmed - killed) * 1e3
 
 
-async def with_postgres(folder: Path, rounds: int) -> dict[str, float]:
+async def with_postgres(folder: Path, rounds: int, *, ours: bool = False) -> dict[str, float]:
     with postgres.postgres_server(fsync=True) as server:
         postgres_crm.lay(server)
         grant = {"tables": [{"schema": "crm", "table": "customer"}]}
@@ -213,7 +220,7 @@ async def with_postgres(folder: Path, rounds: int) -> dict[str, float]:
             "targets_own": lambda: said(POSTGRES_OWN),
             "careful_own": lambda: said(POSTGRES_CAREFUL),
         }
-        async with Desk(folder / "state", broker, grant) as desk, admin:
+        async with Desk(folder / "state", broker, grant, ours=ours) as desk, admin:
             return await measured(desk, peers, use, rounds)
 
 
@@ -305,6 +312,7 @@ def main() -> None:
     in_memory = functools.partial(with_openbao, durable=False)
     for name, work in (
         ("postgres", with_postgres),
+        ("postgres for sql", functools.partial(with_postgres, ours=True)),
         ("openbao", with_openbao),
         ("openbao in memory", in_memory),
     ):

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from remit.api.oauth import Tokens
 from remit.app.config import Loaded
-from remit.app.sections import CredentialSection
+from remit.app.sections import CredentialSection, UpstreamSection
 from remit.credentials.brokers.jwt.broker import TOKEN_TYP, JwtBroker
 from remit.credentials.grants import check_grant
 from remit.credentials.leases import Leases
@@ -63,7 +63,12 @@ def open_brokers(loaded: Loaded, surroundings: Surroundings) -> Brokers:
     _require_other_audience(loaded, by_name)
     config = loaded.config
     bindings = {
-        name: _binding(f"{kind} `{name}`", section.credential, by_name)
+        name: _binding(
+            f"{kind} `{name}`",
+            section.credential,
+            by_name,
+            ours=isinstance(section, UpstreamSection) and section.sql is not None,
+        )
         for kind, sections in (("upstream", config.upstreams), ("service", config.services))
         for name, section in sections.items()
         if section.credential is not None
@@ -112,7 +117,9 @@ def issued_tokens(trust_domain: TrustDomain, issuer: str, leases: Leases) -> Tok
     )
 
 
-def _binding(named: str, section: CredentialSection, brokers: Mapping[str, Broker]) -> Binding:
+def _binding(
+    named: str, section: CredentialSection, brokers: Mapping[str, Broker], *, ours: bool
+) -> Binding:
     where = f"{named}, `credential.grant`"
     broker, scope = brokers[section.broker], LeaseScope(section.scope)
     check_grant(section.grant, scope, where)
@@ -128,6 +135,7 @@ def _binding(named: str, section: CredentialSection, brokers: Mapping[str, Broke
         scope=scope,
         seconds=section.seconds,
         grant=section.grant,
+        ours=ours,
     )
 
 

@@ -46,8 +46,9 @@ class Order:
 
     ``grant`` is what the operator bound to the upstream, its references to arguments filled in:
     each broker documents its keys. ``workload`` is the acting agent's SPIFFE ID, ``on_behalf_of``
-    the person. ``call`` is None for a lease of a whole task. ``expires_at`` of the lease is the
-    latest that the credential may live. ``durable`` returns once the lease's row is on disk, and
+    the person. ``call`` is None for a lease of a whole task. ``ours``: nobody but Remit itself will
+    use the credential, no program of others. ``expires_at`` of the lease is the latest that the
+    credential may live. ``durable`` returns once the lease's row is on disk, and
     raises EvidenceError where it cannot be: nothing may have come to be at the target by then.
     """
 
@@ -57,6 +58,7 @@ class Order:
     purpose: str = field(repr=False)
     grant: Mapping[str, Any] = field(default_factory=dict)
     call: Call | None = None
+    ours: bool = False
     durable: Callable[[], Coroutine[Any, Any, None]] = field(default=_durable, repr=False)
 
 
@@ -242,7 +244,8 @@ class Binding:
     """How one upstream gets its credentials: from which broker, for how much, for how long.
 
     ``grant`` may refer to the call and its task: ``{args.repo}``, ``{task.id}``,
-    ``{task.on_behalf_of}``; arguments only where the scope is one call.
+    ``{task.on_behalf_of}``; arguments only where the scope is one call. ``ours``: what has the
+    credential is Remit itself.
     """
 
     name: str
@@ -250,3 +253,4 @@ class Binding:
     scope: LeaseScope = LeaseScope.CALL
     seconds: int = 300
     grant: Mapping[str, Any] = field(default_factory=dict)
+    ours: bool = False

@@ -69,4 +69,5 @@ def draw_up(
         purpose=task.mandate.purpose,
         grant=fill_grant(binding.grant, task, call),
         call=call if for_call else None,
+        ours=binding.ours,
     )

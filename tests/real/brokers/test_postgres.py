@@ -418,6 +418,19 @@ async def test_a_role_is_not_there_before_its_lease_is_durable(target: Crm):
         assert (await target.broker.revoke(order.lease, None)).confirmed
 
 
+@pytest.mark.parametrize(("ours", "rounds"), [(False, 4096), (True, 1)])
+async def test_the_rounds_of_a_password_are_spared_where_remit_itself_logs_in(
+    target: Crm, ours: bool, rounds: int
+):
+    order = lab(target).order(ours=ours)
+    credential = await target.broker.issue(order)
+    asked = "SELECT rolpassword FROM pg_authid WHERE rolname = %s"
+    [(verifier,)] = target.seat.ask(asked, order.lease.handle)
+    assert verifier.startswith(f"SCRAM-SHA-256${rounds}:")
+    assert await target.accepts(credential)
+    assert (await target.broker.revoke(order.lease, None)).confirmed
+
+
 @pytest.mark.parametrize("how", ["full", "given up"])
 async def test_a_lease_that_does_not_become_durable_leaves_no_role(target: Crm, how: str):
     made = lab(target)

@@ -72,6 +72,8 @@ def made(folder: Path, **changes: Any) -> PostgresBroker:
         ({"timeout_seconds": float("inf")}, "timeout_seconds"),
         ({"timeout_seconds": float("nan")}, "timeout_seconds"),
         ({"connections": 0}, "connections"),
+        ({"password_rounds": 0}, "password_rounds"),
+        ({"password_rounds": True}, "password_rounds"),
         ({"owned": "keep"}, "owned"),
         ({"owned": "reassign"}, "reassign_to"),
         ({"reassign_to": "archive"}, "reassign_to"),

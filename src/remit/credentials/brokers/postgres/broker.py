@@ -47,7 +47,7 @@ from remit.credentials.brokers.postgres.grants import (
 )
 from remit.credentials.brokers.postgres.making import Mint, begin, give
 from remit.credentials.brokers.postgres.options import address, read_options
-from remit.credentials.brokers.postgres.password import Passwords
+from remit.credentials.brokers.postgres.password import Passwords, our_own
 from remit.credentials.brokers.postgres.survey import powerful, survey
 from remit.credentials.port import Census, Finding, Order, Revocation, Surroundings, Traits
 from remit.credentials.tables import secret_source
@@ -91,7 +91,7 @@ class PostgresBroker:
         self._name = name
         self._prefix = f"{surroundings.installation}-"
         self._clock = surroundings.clock
-        self._passwords = Passwords()
+        self._passwords = Passwords(self._options.password_rounds)
         self._made: dict[str, _Made] = {}
         desk = functools.partial(
             Desk,
@@ -131,7 +131,9 @@ class PostgresBroker:
             raise NotMintedError(f"the grant cannot be given: {error}") from error
         role = self._ours(order.lease)
         application = f"remit/{order.lease.task}"[:NAME_BYTES]
-        password = await self._passwords.take()
+        password = our_own() if order.ours else await self._passwords.take()
+        if not order.ours:
+            self._passwords.prepare()  # while the server goes through the rounds of this one
         minting = Mint(
             role=role,
             password=password,
@@ -146,7 +148,6 @@ class PostgresBroker:
         finally:
             durable.cancel()
         self._made[role] = _Made(oid, disowning(role, revocations(role, grant)))
-        self._passwords.prepare()
         return self._credential(order, minting)
 
     async def _mint(self, mint: Mint, durable: asyncio.Task[None]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from remit.credentials.brokers.postgres.grants import check_name
+from remit.credentials.brokers.postgres.password import ROUNDS
 from remit.credentials.tables import Seconds, read_table
 from remit.model.errors import ConfigError
 
@@ -30,6 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ca: str | None = None
     timeout_seconds: Seconds = 5.0
     connections: int = 4
+    password_rounds: int = ROUNDS
     owned: str = "drop"
     reassign_to: str | None = None
 
@@ -77,6 +79,8 @@ def read_options(table: Mapping[str, Any]) -> Options:
             )
     if not 1 <= options.connections <= 64:  # noqa: PLR2004 - a server has a hundred by default
         raise ConfigError("`connections` is 1 to 64")
+    if not 1 <= options.password_rounds <= 100 * ROUNDS:
+        raise ConfigError(f"`password_rounds` is 1 to {100 * ROUNDS}")
     return options
 
 
