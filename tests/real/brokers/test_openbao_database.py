@@ -158,7 +158,7 @@ async def test_a_token_that_is_revoked_takes_its_database_user_along(database: D
     """Found by listing alone: the lease's name is unknown, and its user goes all the same."""
     order = Lab(database).order()
     credential = await database.broker.issue(order)
-    (database.broker._notes._place(order.lease.handle)).unlink()
+    database.broker._notes.forget(order.lease.handle)
     await database.broker.revoke(order.lease.moved(LeaseState.SETTLING), None)
     async with asyncio.timeout(20):
         while await database.accepts(credential):  # noqa: ASYNC110 - openbao does it in its time
