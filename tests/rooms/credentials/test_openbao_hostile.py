@@ -303,7 +303,7 @@ async def test_a_bad_answer_to_a_mint_may_hide_one_and_is_found_or_ended(
     assert not bao.of("elsewhere")
     assert len(bao.of(path)) == 1, "nothing that makes something is asked twice"
     await healed(bao)
-    await broker.revoke(order.lease.moved(LeaseState.SETTLING), None)
+    await make().revoke(order.lease.moved(LeaseState.SETTLING), None)
     assert not bao.standing()
 
 
@@ -312,12 +312,13 @@ async def test_a_bad_answer_to_a_mint_may_hide_one_and_is_found_or_ended(
 async def test_a_bad_answer_to_a_revocation_confirms_nothing(
     make: Make, bao: StandIn, bad: Bad, path: str
 ):
-    broker = make(timeout_seconds=0.5)
+    broker = make()
     order = an_order(broker, WITH_SECRET)
     credential = await broker.issue(order)
     lease = order.lease.moved(LeaseState.SETTLING, memo=credential.memo)
     bao.bad[path] = bad
-    (said,) = await asyncio.gather(broker.revoke(lease, None), return_exceptions=True)
+    hasty = make(timeout_seconds=0.5)
+    (said,) = await asyncio.gather(hasty.revoke(lease, None), return_exceptions=True)
     if isinstance(said, BaseException):
         assert isinstance(said, BrokerError)
         assert "s.secret" not in str(said)
@@ -332,12 +333,12 @@ async def test_a_bad_answer_to_a_revocation_confirms_nothing(
 
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_bad_listing_is_no_census(make: Make, bao: StandIn, bad: Bad):
-    broker = make(timeout_seconds=0.5)
+    broker = make()
     order = an_order(broker)
     await broker.issue(order)
     bao.bad[LIST] = bad
     with pytest.raises(BrokerError):
-        await broker.census([])
+        await make(timeout_seconds=0.5).census([])
     await healed(bao)
     assert (await broker.census([])).alive == {order.lease.handle}
 

@@ -65,7 +65,7 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
         if value is not None and not _NAME.match(value):
             raise ConfigError(f"{where}: `{key}` is one name, not `{value[:40]}`")
     _check_login(options, where)
-    if not 1 <= options.connections <= 64:  # noqa: PLR2004 - each is a thread
+    if not 1 <= options.connections <= 64:  # noqa: PLR2004 - each is a mint
         raise ConfigError(f"{where}: `connections` is a number from 1 to 64")
     return options
 
