@@ -65,6 +65,7 @@ PROMISES = (
         "Authority only narrows, by construction.",
         (
             "properties/test_tasks_properties.py",
+            "properties/test_tasks_trees.py",
             "rooms/tasks/test_tasks_bounds.py",
             "rooms/tasks/test_tasks_delegating.py",
             "rooms/api/test_api_delegations.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remit.model.label import Confidentiality, Label
-from remit.model.mandate import AmountLimit, Budget, Capability, Mandate, Spent, Template
+from remit.model.mandate import AmountLimit, Budget, Capability, Mandate, Parent, Spent, Template
 from remit.model.subject import Environment, SpiffeId
 from remit.model.task import Task, TaskState
 from remit.storage.sqlite.journal import Journal
@@ -128,6 +128,7 @@ async def test_the_last_state_that_was_put_is_kept(kept: Kept) -> None:
         closed_at=NOW + timedelta(microseconds=7),
         closed_by="x",
         key="k",
+        ended_with="task_above",
     )
     kept.store.put(opened)
     await kept.barrier()
@@ -138,6 +139,30 @@ async def test_the_last_state_that_was_put_is_kept(kept: Kept) -> None:
     assert await store.get(opened.id) == closed
     assert await store.list(state=TaskState.OPEN) == []
     assert await store.list(state=TaskState.EXPIRED) == [closed]
+
+
+async def test_what_was_delegated_of_a_task_is_found_by_it(kept: Kept) -> None:
+    parent = task()
+    children = []
+    for number in (2, 3):
+        own = task(number)
+        named = Parent(
+            task=parent.id, mandate=parent.mandate_digest, workload=parent.mandate.workload
+        )
+        mandate = replace(own.mandate, parent=named)
+        signed = SIGNER.sign(to_claims(mandate, "spiffe://test.example"), typ=MANDATE_TYP)
+        children.append(
+            replace(own, mandate=mandate, signed_mandate=signed, mandate_digest=digest_of(signed))
+        )
+    for one in (parent, *children, task(4)):
+        kept.store.put(one)
+    await kept.barrier()
+
+    store = await kept.again()
+    assert await store.list(parent=parent.id) == children[::-1]
+    assert await store.list(parent=parent.id, limit=1, after=children[1].id) == [children[0]]
+    assert await store.list(parent=children[0].id) == []
+    assert await store.list(parent="") == []
 
 
 async def test_tasks_are_listed_newest_first_in_pages(kept: Kept) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from rich.console import Group
 from rich.text import Text
 
 from remit.cli.chain import draw
-from remit.cli.client import ControlClient
+from remit.cli.client import ControlClient, RefusedError
 from remit.cli.common import DEFAULTS, Common, Exit
 from remit.cli.drawing import printable, put
 from remit.model.errors import ConfigError
@@ -35,7 +36,12 @@ def show(task: str, *, common: Common = DEFAULTS) -> None:
 def with_delegated(client: ControlClient, task: str) -> dict[str, Any]:
     """Return a task's chain, with those of the tasks below it under ``delegated``, by their ids."""
     chain: dict[str, Any] = client.get("evidence", "tasks", task)
-    return {**chain, "delegated": {each: with_delegated(client, each) for each in _below(chain)}}
+    below: dict[str, Any] = {}
+    for each in _below(chain):
+        # A disk that failed between the two records leaves no chain: nothing was delegated.
+        with contextlib.suppress(RefusedError):
+            below[each] = with_delegated(client, each)
+    return {**chain, "delegated": below}
 
 
 def _below(chain: dict[str, Any]) -> list[str]:

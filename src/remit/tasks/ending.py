@@ -1,8 +1,8 @@
 """How a task ends, and every task below it: admitted no more from the first line, recorded together.
 
 The end of a tree waits for the calls in flight, which those of a task below are in every task above,
-and then says the ends in one breath, the deepest first. After a crash between any two of them a
-start finds a task whose parent is not open, and ends it.
+and then says the ends in one breath, the deepest first, so that no crash between two of them leaves one
+open below one that ended. Were there one all the same, a start finds and ends it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ TASKS = sealed_table(
     Column("id", String, primary_key=True),
     Column("state", String, nullable=False, index=True),
     Column("agent", String, nullable=False, index=True),
-    Column("parent", String, nullable=False, index=True),
+    Column("parent", String, index=True),
     Column("document", LargeBinary, nullable=False),
 )
 
@@ -53,7 +53,7 @@ class SqliteTasks:
             "id": task.id,
             "state": task.state.value,
             "agent": task.mandate.agent,
-            "parent": "" if task.mandate.parent is None else task.mandate.parent.task,
+            "parent": None if task.mandate.parent is None else task.mandate.parent.task,
             "document": msgspec.json.encode(_written(task)),
         }
         self._journal.stage_row(TASKS, row)

@@ -101,7 +101,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("agent", sa.String(), nullable=False),
-        sa.Column("parent", sa.String(), nullable=False),
+        sa.Column("parent", sa.String(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.Column("records", sa.Integer(), nullable=False),
         sa.Column("tag", sa.LargeBinary(), nullable=False),
