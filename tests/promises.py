@@ -228,6 +228,7 @@ PROMISES = (
             "story/test_story_redecided.py",
             "story/test_story_delegating.py",
             "rooms/tasks/test_tasks_delegating.py",
+            "crash/test_delegation_killed.py",
             "rooms/identity/test_identity_registry.py",
         ),
         missing="CAEP",
