@@ -21,8 +21,13 @@ ASKED = "remit.approval_asked"
 def beyond(facts: Facts) -> Reason | None:
     """Return why no policy can permit this, or None."""
     mandate, tool = facts.context["mandate"], facts.context["tool"]
+    subject = facts.context["subject"]
     faults = (
-        (facts.context["subject"]["state"] != AgentState.ACTIVE, "the agent {agent} is not active"),
+        (subject["state"] != AgentState.ACTIVE, "the agent {agent} is not active"),
+        (
+            mandate["depth"] > subject["max_depth"],
+            "the task is {depth} delegations deep, and the agent {agent} may act {max_depth} deep",
+        ),
         (not facts.context["task"]["open"], "the task is closed"),
         (mandate["expired"], "the mandate has expired"),
         (not mandate["in_mandate"], "the mandate does not include {target}"),

@@ -19,7 +19,7 @@ from remit.model.task import TaskState
 from remit.policy import floor, slices
 from remit.policy.bundle import Bundle
 from remit.policy.engine import NO_ANSWER, Policy, Question
-from remit.policy.facts import Facts
+from remit.policy.facts import Facts, gather
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Ask = Callable[..., Question]
@@ -218,6 +218,32 @@ async def test_no_bundle_widens_authority(bundle_of: Any, question: Ask, differs
     decision = await policy.decide(question(**differs))
     assert decision.effect is Effect.DENY
     assert _policies(decision) == [floor.BEYOND]
+
+
+async def test_no_bundle_lets_an_agent_act_deeper_than_it_is_registered_for(
+    bundle_of: Any, question: Ask
+):
+    policy = Policy(bundle_of(PERMIT))
+    below = {"above": (question().task,)}
+    assert (await policy.decide(question(task=below))).effect is Effect.PERMIT
+    decision = await policy.decide(question(task=below, agent={"max_depth": 0}))
+    assert decision.effect is Effect.DENY
+    assert _policies(decision) == [floor.BEYOND]
+
+
+async def test_a_bound_is_the_narrowest_of_the_chain_and_a_label_all_that_it_holds(question: Ask):
+    above = question(
+        mandate={"egress": (), "environments": (), "data_ceiling": Confidentiality.PUBLIC},
+        task={"label": Label(Confidentiality.RESTRICTED, trusted=False)},
+    ).task
+    alone = gather(question(), "sha256:00").context
+    context = gather(question(task={"above": (above,)}), "sha256:00").context
+    assert (alone["mandate"]["environments"], context["mandate"]["environments"]) == (["dev"], [])
+    assert (context["mandate"]["egress"], context["mandate"]["ceiling"]) == ([], 0)
+    assert context["task"]["label"]["confidentiality"] == 3
+    assert not context["task"]["label"]["trusted"]
+    closed = replace(above, state=TaskState.COMPLETED)
+    assert not gather(question(task={"above": (closed,)}), "x").context["task"]["open"]
 
 
 async def test_no_bundle_drops_the_approval_that_a_mandate_asks(bundle_of: Any, question: Ask):
