@@ -91,12 +91,24 @@ def guarded(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except RemitError as error:
-            return refused(error)
+            return refused(await _noted(request, error))
         except Exception:
             log.exception("a control route broke", path=request.url.path)
             return answer({"error": {"code": "internal", "message": "remit failed inside"}}, 500)
 
     return run
+
+
+async def _noted(request: Request, error: RemitError) -> RemitError:
+    """Note a refusal where the application wants that; return what is to be told."""
+    state = getattr(request.scope.get("app"), "state", None)
+    refusals = getattr(state, "refusals", None)
+    if refusals is not None:
+        try:
+            await refusals.noted(request, error)
+        except RemitError as lost:
+            return lost
+    return error
 
 
 def refused(error: RemitError, extra: Mapping[str, object] | None = None) -> Response:

@@ -28,6 +28,10 @@ def holds_operator(person: Person) -> bool:
     return not {OPERATOR, ADMIN}.isdisjoint(person.roles)
 
 
+class NoTokenError(UnidentifiedError):
+    """The request shows nobody: there is not exactly one token."""
+
+
 class ForbiddenError(RemitError):
     """The caller is known, but may not do this."""
 
@@ -58,10 +62,12 @@ class Callers:
             return owner
         claim = _claim(request, self.audience)
         try:
-            return await self.identity.receive_person(claim)
+            person = await self.identity.receive_person(claim)
         except UnidentifiedError as error:
             await self.identity.refuse(error)
             raise
+        request.state.asker = person.id
+        return person
 
     async def operator(self, request: Request) -> Person:
         """Return who asks, if that person may change things.
@@ -86,14 +92,18 @@ class Callers:
             return owner
         claim = _claim(request, self.audience)
         try:
-            return (await self.identity.receive(claim))[1]
+            subject = (await self.identity.receive(claim))[1]
         except UnidentifiedError as not_an_agent:
             try:
-                return await self.identity.receive_person(claim)
+                person = await self.identity.receive_person(claim)
             except UnidentifiedError as error:
                 told = error if isinstance(error, InvalidProofError) else not_an_agent
                 await self.identity.refuse(told)
                 raise told from None
+            request.state.asker = person.id
+            return person
+        request.state.asker = str(subject.workload)
+        return subject
 
 
 def _claim(request: Request, audience: str) -> Claim:
@@ -105,7 +115,7 @@ def _claim(request: Request, audience: str) -> Claim:
     values = request.headers.getlist("authorization")
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() not in {"bearer", "dpop"} or not token.strip():
-        raise UnidentifiedError(
+        raise NoTokenError(
             "this route wants one `Authorization` header, `Bearer` or `DPoP`, with a token of a "
             "configured issuer"
         )

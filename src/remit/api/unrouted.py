@@ -9,17 +9,22 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from remit.api.answers import answer
+from remit.api.refusals import Refusals
 
 _WRONG_METHOD = 405
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _WORDS = {404: "there is no such route", 405: "this route does not take that method"}
 
 
-def app_of(routes: list[BaseRoute]) -> Starlette:
-    """Return the routes as an application that answers everything else as JSON, too."""
+def app_of(routes: list[BaseRoute], refusals: Refusals | None = None) -> Starlette:
+    """Return the routes as an application that answers everything else as JSON, too.
+
+    ``refusals`` notes what the routes refuse.
+    """
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _broken})
     # A redirect would name the Host header's host, and a client that follows it loses its body.
     app.router.redirect_slashes = False
+    app.state.refusals = refusals
     return app
 
 

@@ -27,6 +27,7 @@ from remit.api import (
 from remit.api import log as log_files
 from remit.api.callers import Callers
 from remit.api.peers import owner_check, peer_of
+from remit.api.refusals import Refusals
 from remit.api.unrouted import app_of
 from remit.app.brokers import issued_tokens
 from remit.app.compose import House, utc_now
@@ -104,7 +105,8 @@ def control_app(house: House) -> ASGIApp:
             *sealed.routes(house.sealed, callers, utc_now),
             *processes.routes(house.processes, authority.registry, callers),
             *log_files.routes(loaded.state / "log"),
-        ]
+        ],
+        Refusals(recorder=authority.evidence, count=house.metrics.refused),
     )
 
 

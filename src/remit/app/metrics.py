@@ -41,6 +41,17 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._refused = Counter(
+            "remit_control_refusals",
+            "Control requests that were refused: no_token, unidentified, forbidden, not_eligible.",
+            ("code",),
+            registry=self.registry,
+        )
+
+    def refused(self, code: str) -> None:
+        """Count a control request that was refused."""
+        self._refused.labels(code).inc()
+
     def gauge(self, name: str, sentence: str, value: Callable[[], float]) -> None:
         """Show ``value()`` under ``remit_<name>``."""
         Gauge(f"remit_{name}", sentence, registry=self.registry).set_function(value)

@@ -38,10 +38,14 @@ _ID_BYTES = 10
 
 
 class NotEligibleError(RemitError):
-    """This person may not decide this approval."""
+    """This person may not decide this approval; ``task`` is the one that waits for it."""
 
     status = 403
     code = "not_eligible"
+
+    def __init__(self, message: str, task: str | None = None) -> None:
+        super().__init__(message)
+        self.task = task
 
 
 class ApprovalDesk:
@@ -291,7 +295,9 @@ class ApprovalDesk:
 
     def _require_eligible(self, person: Person, approval: Approval, state: ApprovalState) -> None:
         if approval.role not in person.roles and ADMIN not in person.roles:
-            raise NotEligibleError(f"`{person.id}` does not hold the role `{approval.role}`")
+            raise NotEligibleError(
+                f"`{person.id}` does not hold the role `{approval.role}`", approval.task
+            )
         if state is not ApprovalState.APPROVED or self._self_approval:
             return
         # Who opened the task chose on whose behalf it runs: that is no second pair of eyes either.
@@ -303,7 +309,8 @@ class ApprovalDesk:
             if _same_person(person.id, own):
                 raise NotEligibleError(
                     f"the task is {whose} `{person.id}`: somebody else has to approve its calls "
-                    "(or set `self_approval` in remit.toml)"
+                    "(or set `self_approval` in remit.toml)",
+                    approval.task,
                 )
 
     def _keep(self, approval: Approval) -> Approval:
