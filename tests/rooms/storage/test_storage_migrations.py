@@ -12,6 +12,8 @@ from remit.model.errors import ConfigError
 from remit.storage.sqlite.engine import open_reader, prepare_files
 from remit.storage.sqlite.metadata import METADATA
 from remit.storage.sqlite.migrations import load_adapters, migrate
+from remit.storage.sqlite.seals import KEY_BYTES
+from remit.storage.sqlite.state import key_path, look
 
 
 @pytest.fixture
@@ -56,10 +58,37 @@ def test_what_is_no_state_file_is_refused_and_the_message_says_what_to_do(path: 
         migrate(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        ("DROP TABLE approvals", "approvals"),
+        ("ALTER TABLE leases DROP COLUMN tag", "leases"),
+        ("ALTER TABLE tasks ADD COLUMN more TEXT", "tasks"),
+    ],
+)
+def test_a_file_of_an_older_layout_is_refused_and_the_message_says_what_to_do(
+    path: Path, change: str, table: str
+):
+    migrate(path)
+    connection = sqlite3.connect(path)
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    for use in (migrate, look):
+        key_path(path).parent.mkdir(exist_ok=True)
+        key_path(path).write_bytes(bytes(KEY_BYTES))
+        key_path(path).chmod(0o600)
+        with pytest.raises(ConfigError, match=f"`{table}`.*begin anew in another") as refused:
+            use(path)
+        assert "remit evidence export" in str(refused.value)
+    assert path.read_bytes() == before
+
+
 def test_a_file_of_a_newer_version_is_refused(path: Path):
     migrate(path)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(ConfigError, match="newer version"):
+    with pytest.raises(ConfigError, match="newer version of remit: run that version"):
         migrate(path)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from remit.evidence.keys import read_or_create
 from remit.model.errors import ConfigError, ProofError
 from remit.storage.sqlite.engine import driver_of, open_reader, open_writer
-from remit.storage.sqlite.migrations import load_adapters
+from remit.storage.sqlite.migrations import load_adapters, require_layout
 from remit.storage.sqlite.seals import KEY_BYTES, Seals
 
 _SHOWN = 5
@@ -77,6 +77,7 @@ def look(path: Path) -> tuple[str, ...]:
     engine = open_reader(path)
     try:
         with engine.connect() as connection, contextlib.closing(connection):
+            require_layout(connection, path)
             return tuple(seals.faults(driver_of(connection)))
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise ConfigError(f"`{path}` cannot be read") from error
