@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from world import World
 
+from remit.closing import close_task
 from remit.model.call import Call
 from remit.model.decision import Decision
 from remit.model.errors import (
@@ -27,7 +28,6 @@ from remit.model.lease import LeaseState
 from remit.model.outcome import Ending, Outcome
 from remit.model.subject import Claim, Person
 from remit.model.task import TaskState
-from remit.spine import close_task
 
 OUTCOMES = {
     "call.succeeded",

@@ -15,6 +15,7 @@ from remit.app.compose import compose
 from remit.app.config import load
 from remit.app.packing import export
 from remit.approvals.desk import NotEligibleError
+from remit.closing import close_task
 from remit.model.errors import (
     ApprovalRequiredError,
     DeniedError,
@@ -29,7 +30,6 @@ from remit.model.subject import Agent, Person
 from remit.model.task import TaskState
 from remit.policy.facts import Facts
 from remit.proof.verify import verify_pack
-from remit.spine import close_task
 from remit.tasks.request import Opened, TaskRequest
 
 if TYPE_CHECKING:

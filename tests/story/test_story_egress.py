@@ -20,10 +20,10 @@ from remit.app.config import load
 from remit.app.packing import export
 from remit.app.serve import serving
 from remit.cli.client import ControlClient
+from remit.closing import close_task
 from remit.model.subject import Agent, Environment
 from remit.model.task import TaskState
 from remit.proof.verify import verify_pack
-from remit.spine import close_task
 from remit.tasks.request import Opened, TaskRequest
 
 CONFIG = """\

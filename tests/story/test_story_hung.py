@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 from world import World
 
 from remit.app.packing import export
+from remit.closing import close_task
 from remit.model.errors import EvidenceError
 from remit.model.outcome import Ending, Outcome
 from remit.model.task import TaskState
 from remit.proof.verify import verify_pack
-from remit.spine import close_task
 
 OUTCOMES = {
     *("call.succeeded", "call.failed", "call.denied"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from world import World
 
+from remit.closing import close_task
 from remit.credentials.port import Order, Revocation
 from remit.model.errors import (
     ApprovalRequiredError,
@@ -23,7 +24,6 @@ from remit.model.lease import Lease, LeaseScope
 from remit.model.outcome import Ending, Outcome
 from remit.model.subject import Claim, SpiffeId
 from remit.model.task import TaskState
-from remit.spine import close_task
 from remit.testing.identity import ForeignSigner, trust_domain
 
 OUTCOMES = {

@@ -18,6 +18,7 @@ from aiohttp import web
 from world import World
 
 from remit.app import brokers
+from remit.closing import close_task
 from remit.credentials.port import Revocation, Traits
 from remit.gateway.flight import Flight
 from remit.gateway.reply import Reply
@@ -31,7 +32,6 @@ from remit.model.record import Step
 from remit.model.task import TaskState
 from remit.policy.catalogue import Definition
 from remit.proof.encoding import canonical, digest
-from remit.spine import close_task
 from remit.testing.credentials import MemoryTarget
 
 ACTING = Path(__file__).with_name("acting_server.py")

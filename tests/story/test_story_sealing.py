@@ -8,13 +8,13 @@ import pytest
 from world import World
 
 from remit.app.packing import export
+from remit.closing import close_task, seal_ended, why_unsealed
 from remit.model.approval import ApprovalState
 from remit.model.errors import ApprovalRequiredError, MandateError
 from remit.model.lease import LeaseScope
 from remit.model.subject import Person
 from remit.model.task import TaskState
 from remit.proof.verify import verify_pack
-from remit.spine import close_task, seal_ended, why_unsealed
 
 BOSS = Person(id="user:boss", roles=("manager",), method="test")
 

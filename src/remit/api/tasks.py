@@ -19,11 +19,12 @@ from starlette.routing import Route
 
 from remit.api.answers import MAX_PAGE, answer, body_of, guarded, limit_of, plain
 from remit.api.callers import OPERATOR, Callers, ForbiddenError, holds_operator
+from remit.closing import close_task
 from remit.model.errors import InputError, MandateError, NotFoundError
 from remit.model.record import Context
 from remit.model.subject import Agent, Person, Subject
 from remit.model.task import Task, TaskState
-from remit.spine import Authority, close_task
+from remit.spine import Authority
 from remit.tasks.request import TaskRequest
 
 

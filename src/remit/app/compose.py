@@ -28,6 +28,7 @@ from remit.app.sealing import open_sealed_keys, show_ages
 from remit.app.starting import accepted, put_right, started, stopped
 from remit.approvals.desk import ApprovalDesk
 from remit.approvals.ports import OpenPreview
+from remit.closing import close_task
 from remit.credentials.leases import Leases
 from remit.credentials.port import LeaseStore, Surroundings
 from remit.credentials.sealed_keys import SealedKeys
@@ -56,7 +57,7 @@ from remit.policy.catalogue import Catalogue
 from remit.policy.check import check
 from remit.policy.engine import Policy
 from remit.policy.reloader import Reloader
-from remit.spine import Authority, Limits, close_task
+from remit.spine import Authority, Limits
 from remit.storage.sqlite.agents import SqliteAgents
 from remit.storage.sqlite.approvals import SqliteApprovals
 from remit.storage.sqlite.catalogue import SqliteCatalogue

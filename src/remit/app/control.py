@@ -34,11 +34,11 @@ from remit.app.compose import House, utc_now
 from remit.app.explaining import explain
 from remit.app.leaks import Prompts
 from remit.app.packing import export
+from remit.closing import why_unsealed
 from remit.gateway.scan import scan
 from remit.model.errors import ConflictError
 from remit.model.record import Context, Step
 from remit.model.subject import Person
-from remit.spine import why_unsealed
 
 
 def control_app(house: House) -> ASGIApp:

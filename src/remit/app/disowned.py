@@ -6,9 +6,10 @@ import asyncio
 
 import structlog
 
+from remit.closing import close_task
 from remit.model.errors import ConflictError, NotFoundError
 from remit.model.task import TaskState
-from remit.spine import Authority, close_task
+from remit.spine import Authority
 
 log = structlog.get_logger()
 

@@ -22,6 +22,7 @@ from remit.app.compose import House, compose, utc_now
 from remit.app.config import Loaded
 from remit.app.control import control_app, rotate
 from remit.app.disowned import end_disowned
+from remit.closing import close_task, seal_ended
 from remit.gateway.doorway import require_place
 from remit.gateway.egress.front import PREFIX
 from remit.gateway.scan import scan
@@ -29,7 +30,7 @@ from remit.gateway.wire import Head
 from remit.identity.workload_api.server import listen
 from remit.model.errors import ConfigError, RemitError
 from remit.model.task import TaskState
-from remit.spine import Authority, close_task, seal_ended
+from remit.spine import Authority
 
 log = structlog.get_logger()
 

@@ -12,10 +12,11 @@ from remit import __version__
 from remit.app.clock import TOLERATED
 from remit.app.config import Loaded
 from remit.app.disowned import end_disowned
+from remit.closing import close_task
 from remit.evidence.ledger import Ledger
 from remit.model.record import Context, Step
 from remit.model.task import TaskState
-from remit.spine import Authority, close_task
+from remit.spine import Authority
 from remit.storage.sqlite.journal import Journal
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from remit import spine
+from remit import closing, spine
 from remit.gateway.doorway import (
     WELL_KNOWN,
     Visit,
@@ -58,7 +58,7 @@ def mcp_app(
     options: GatewayOptions | None = None,
     *,
     perform: Perform = spine.perform,
-    close_task: CloseTask = spine.close_task,
+    close_task: CloseTask = closing.close_task,
     guard: LeakGuard | None = None,
 ) -> Gateway:
     """Return the gateway as an ASGI app; ``await app.close()`` when done with it.
@@ -71,7 +71,7 @@ def mcp_app(
         upstreams: the MCP servers, by distinct names.
         options: how the gateway meets its clients.
         perform: goes round or stands in for :func:`remit.spine.perform` (metrics, tests).
-        close_task: the same for :func:`remit.spine.close_task`.
+        close_task: the same for :func:`remit.closing.close_task`.
         guard: takes credentials out of what goes down; where None, those that were minted alone.
 
     Raises:

@@ -16,6 +16,7 @@ from openssh import ACCOUNT, USER, Sshd, sshd
 from processes import ROOT, free_port
 from world import World, standing
 
+from remit.closing import close_task
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding, Broker
 from remit.credentials.sealing import KeySeal
@@ -25,7 +26,6 @@ from remit.model.lease import Credential, LeaseScope
 from remit.model.outcome import Ending, Outcome
 from remit.model.task import TaskState
 from remit.plugins import load_broker
-from remit.spine import close_task
 from remit.storage.sqlite.leases import SqliteLeases
 from remit.testing.broker_suite import Lab
 

@@ -26,6 +26,7 @@ from remit.app.compose import House
 from remit.app.config import load
 from remit.app.control import rotate
 from remit.app.serve import serving
+from remit.closing import close_task
 from remit.credentials.brokers.jwt.broker import JwtBroker
 from remit.credentials.port import Order, Surroundings
 from remit.identity.access_tokens import IssuerSigner
@@ -39,7 +40,7 @@ from remit.model.task import TaskState
 from remit.policy.catalogue import Definition
 from remit.proof.dpop import ProofKey
 from remit.proof.encoding import canonical, digest
-from remit.spine import close_task, perform
+from remit.spine import perform
 from remit.tasks.request import TaskRequest
 from remit.testing.broker_suite import BrokerSuite, Lab
 

@@ -18,6 +18,7 @@ from joserfc import jws
 from keycloak import BRIEF, CLIENT, FEDERATED, PERSON, UNTOLD, Realm, Server, keycloak_server
 from world import standing
 
+from remit.closing import close_task
 from remit.credentials.brokers.oauth.broker import OAuthBroker
 from remit.credentials.brokers.oauth.key import ClientKey
 from remit.credentials.leases import Leases
@@ -31,7 +32,6 @@ from remit.model.errors import BrokerError, NotMintedError
 from remit.model.lease import Credential, LeaseScope, LeaseState
 from remit.model.outcome import Ending, Outcome
 from remit.model.task import TaskState
-from remit.spine import close_task
 from remit.storage.sqlite.leases import SqliteLeases
 from remit.tasks.request import TaskRequest
 from remit.testing.broker_suite import BrokerSuite, Lab

@@ -13,6 +13,7 @@ from postgres import Server, postgres_server
 from postgres_crm import INSTALLATION, Seat, broker, lay
 from world import World, standing
 
+from remit.closing import close_task
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding
 from remit.credentials.sealing import KeySeal
@@ -25,7 +26,6 @@ from remit.gateway.upstream import Outgoing
 from remit.gateway.wire import Message
 from remit.model.lease import LeaseScope
 from remit.model.task import TaskState
-from remit.spine import close_task
 from remit.storage.sqlite.leases import SqliteLeases
 
 pytestmark = pytest.mark.real

@@ -12,6 +12,7 @@ from postgres import Server, postgres_server
 from postgres_crm import INSTALLATION, Seat, broker, lay, run
 from world import World, standing
 
+from remit.closing import close_task
 from remit.credentials.leases import Leases
 from remit.credentials.port import Binding
 from remit.credentials.sealing import KeySeal
@@ -20,7 +21,6 @@ from remit.model.decision import Decision
 from remit.model.lease import Credential, LeaseScope
 from remit.model.outcome import Ending, Outcome
 from remit.model.task import TaskState
-from remit.spine import close_task
 from remit.storage.sqlite.leases import SqliteLeases
 
 pytestmark = pytest.mark.real

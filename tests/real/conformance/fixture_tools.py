@@ -116,7 +116,7 @@ def add_streaming_tools(server: MCPServer) -> None:
 
     @server.tool(description="Tests SSE polling by closing stream mid-call (SEP-1699)")
     async def test_reconnection(ctx: Context) -> str:
-        await anyio.sleep(10 * PAUSE_SECONDS)  # the priming event goes out first, on a busy machine too
+        await anyio.sleep(10 * PAUSE_SECONDS)  # lets the priming event go, on a busy machine too
         await ctx.close_sse_stream()
         await anyio.sleep(2 * PAUSE_SECONDS)
         return "The stream was closed in the middle of this call."

@@ -17,12 +17,12 @@ from remit.api.callers import Callers
 from remit.api.refusals import Refusals
 from remit.api.unrouted import app_of
 from remit.app.packing import export
+from remit.closing import close_task
 from remit.model.errors import ApprovalRequiredError, UnidentifiedError
 from remit.model.record import Record
 from remit.model.subject import Claim, Person, Subject
 from remit.model.task import Task, TaskState
 from remit.proof.verify import verify_pack
-from remit.spine import close_task
 
 PEOPLE = {
     "ada": Person(id="user:ada", method="oidc", roles=("operator",)),

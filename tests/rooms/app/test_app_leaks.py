@@ -19,10 +19,10 @@ from remit.app.leaks import CACHE
 from remit.app.packing import export
 from remit.app.serve import serving
 from remit.cli.client import ControlClient
+from remit.closing import close_task
 from remit.model.errors import ConfigError, RemitError
 from remit.model.task import TaskState
 from remit.proof.verify import verify_pack
-from remit.spine import close_task
 
 CONFIG = """\
 [authority]

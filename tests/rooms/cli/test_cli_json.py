@@ -134,11 +134,7 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert shown.pop("children") == []
     after = run("task", "list", "--limit", "1", "--after", listed["next"])["items"][0]
     assert after == {**listed["items"][0], **shown}
-    assert run("agent", "register", "helper", "--template", "read")["max_depth"] == 4
-    part = run("task", "delegate", task["id"], "read", "--agent", "helper")
-    assert (part["parent"], part["agent"]) == (task["id"], "helper")
-    assert run("task", "show", task["id"])["children"][0]["id"] == part["id"]
-    assert list(run("evidence", "show", task["id"])["delegated"]) == [part["id"]]
+    delegates(run, task["id"])
     assert run("task", "complete", task["id"])["state"] == "completed"
     assert run("task", "cancel", listed["items"][0]["id"])["state"] == "cancelled"
     assert run("approvals", "list")["items"] == []
@@ -150,9 +146,8 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("evidence", "export", task["id"], "-o", pack)["pack"] == pack
     assert run("evidence", "verify", pack)["verified"] is True
     assert run("evidence", "audit")["items"] == []
-    key = run("evidence", "key")
-    assert key["vkey"].startswith(f"{key['origin']}+")
-    assert run("evidence", "verify", pack, "--vkey", key["vkey"])["verified"] is True
+    vkey = run("evidence", "key")["vkey"]
+    assert run("evidence", "verify", pack, "--vkey", vkey)["verified"] is True
     assert run("catalog", "list")["items"] == []
     assert run("catalog", "scan", "desk", status=1)["error"]["code"] == "refused"
     assert run("catalog", "show", "desk/read", status=1)["error"]["code"] == "not_found"
@@ -172,6 +167,14 @@ def test_every_command_that_prints_prints_one_json_document(say: Said, tmp_path:
     assert run("init", str(tmp_path / "new.toml"), status=2)["error"]["code"] == "config"
     assert run("agent", "retire", "reader")["state"] == "retired"
     assert ran == commands() - SERVES
+
+
+def delegates(run: Callable[..., Any], task_id: str) -> None:
+    assert run("agent", "register", "helper", "--template", "read")["max_depth"] == 4
+    part = run("task", "delegate", task_id, "read", "--agent", "helper")
+    assert (part["parent"], part["agent"]) == (task_id, "helper")
+    assert run("task", "show", task_id)["children"][0]["id"] == part["id"]
+    assert list(run("evidence", "show", task_id)["delegated"]) == [part["id"]]
 
 
 def seals_a_key(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -200,7 +203,9 @@ def test_each_of_these_is_also_text_for_people(say: Said):
     assert "sealed" in say("evidence", "show", listed.split("--after ")[1].strip())
     assert "nothing waits" in say("approvals", "list")
     assert "no credential" in say("lease", "list")
-    vkey = say.json("evidence", "key")["vkey"]
+    key = say.json("evidence", "key")
+    vkey = key["vkey"]
+    assert vkey.startswith(f"{key['origin']}+")
     assert vkey in say("evidence", "key").split()
     assert vkey in say("doctor", status=None).split()
 
