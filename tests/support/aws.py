@@ -40,8 +40,8 @@ class Issuer:
 
     issuer = f"https://{ISSUER}"
 
-    def __init__(self) -> None:
-        self.key = ECKey.generate_key("P-256", {"kid": "1"}, auto_kid=False)
+    def __init__(self, key: ECKey | None = None) -> None:
+        self.key = key or ECKey.generate_key("P-256", {"kid": "1"}, auto_kid=False)
 
     def sign_jwt(self, claims: Mapping[str, Any], *, typ: str = "JWT") -> str:
         header = {"alg": "ES256", "typ": typ, "kid": "1"}
@@ -159,10 +159,10 @@ def _account(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def aws_server() -> Iterator[Server]:
-    """Run an account while the block runs."""
+def aws_server(key: ECKey | None = None) -> Iterator[Server]:
+    """Run an account while the block runs, which trusts the tokens of an issuer's key."""
     require_moto()
-    port, issuer = free_port(), Issuer()
+    port, issuer = free_port(), Issuer(key)
     with tempfile.TemporaryDirectory(prefix="remit-aws-") as home:
         folder = Path(home)
         keys = {"keys": [issuer.key.as_dict(private=False)]}

@@ -2,7 +2,8 @@
 
 moto checks signatures and the actions of policies. It does not evaluate conditions of a role's
 policies, session policies, expiry, a web identity's token, or STS's limits: these are here, written
-from AWS's reference, apart from the broker. Run with moto on the path:
+from AWS's reference, apart from the broker. Every session that begins is written down in FOLDER/sessions, for tests.
+Run with moto on the path:
 
 python aws_server.py PORT FOLDER    (FOLDER/jwks.json: the issuer's keys; FOLDER/ahead: seconds)
 """
@@ -13,7 +14,7 @@ import fnmatch
 import json
 import re
 import sys
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,18 @@ def session_of(access_key_id: str, account: str, partition: str) -> Any:
     return None
 
 
+def run_out() -> None:
+    """What has run out stays so, though a test turns the clock back."""
+    now = utcnow() + ahead()
+    for account in sts_backends.values():
+        for backend in account.values():
+            for role in backend.assumed_roles:
+                if role.expiration <= now:
+                    role.expiration -= timedelta(days=365)
+
+
 def check_action_permitted(self: Any, resource: str) -> None:
+    run_out()
     key = self._access_key
     session = session_of(key._access_key_id, key.account_id, key.partition)
     if session is not None and session.expiration <= utcnow() + ahead():
@@ -163,6 +175,10 @@ def begin(self: Any, original: Any, source: str | None, tags: dict[str, str]) ->
     session.facts = {f"aws:PrincipalTag/{key}": value for key, value in tags.items()}
     if source is not None:
         session.facts["aws:SourceIdentity"] = source
+    with (FOLDER / "sessions").open("a") as file:  # for tests: what AWS tells nobody
+        keys = [session.access_key_id, session.secret_access_key, session.session_token]
+        end = session.expiration.replace(tzinfo=UTC).timestamp()
+        file.write(json.dumps({"name": name, "keys": keys, "end": end}) + "\n")
     return result
 
 

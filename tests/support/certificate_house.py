@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +27,18 @@ def surroundings(folder: Path, clock: Callable[[], datetime] | None = None) -> S
         state=folder / "state",
         path=lambda text: folder / text,
     )
+
+
+def page_script(page: str, name: str, folder: Path) -> Path:
+    """Lay the script that a broker's page shows, as a program; its first comment tells which."""
+    text = (ROOT / "docs/brokers" / page).read_text()
+    [script] = [
+        each for each in re.findall(r"```shell\n(.*?)```", text, re.DOTALL) if f"# {name}: " in each
+    ]
+    made = folder / name
+    made.write_text(script)
+    made.chmod(0o755)
+    return made
 
 
 def program(name: str, part: str) -> Path:

@@ -34,8 +34,16 @@ class How(Enum):
 class Cutting:
     """Relays one loopback port to another. ``ways``: whether each message went to the target."""
 
-    def __init__(self, port: int, at: int | None = None, how: How = How.DROPPED) -> None:
+    def __init__(
+        self,
+        port: int,
+        at: int | None = None,
+        how: How = How.DROPPED,
+        *,
+        renaming: bool = False,
+    ) -> None:
         self._port = port
+        self._renaming = renaming
         self._at = at
         self._how = how
         self._relaying: set[asyncio.Task[None]] = set()
@@ -76,12 +84,20 @@ class Cutting:
                 if self.cut.is_set():
                     self._answered.set()
                     continue  # nobody is there to read it
+                data = self._renamed(data, to_target=to_target)
                 self.ways.append(to_target)
                 if len(self.ways) == self._at:
                     await self._cut(writer, data)
                     return
                 writer.write(data)
                 await writer.drain()
+
+    def _renamed(self, data: bytes, *, to_target: bool) -> bytes:
+        if not self._renaming:
+            return data
+        ours, theirs = (b"127.0.0.1:%d" % port for port in (self.port, self._port))
+        assert len(ours) == len(theirs), "a message would change its length"
+        return data.replace(ours, theirs) if to_target else data.replace(theirs, ours)
 
     async def _cut(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         if self._how is How.PASSED:
@@ -119,10 +135,13 @@ class Cutting:
 
 @contextlib.asynccontextmanager
 async def cutting(
-    port: int, at: int | None = None, how: How = How.DROPPED
+    port: int, at: int | None = None, how: How = How.DROPPED, *, renaming: bool = False
 ) -> AsyncIterator[Cutting]:
-    """Relay to a loopback port while the block runs."""
-    made = Cutting(port, at, how)
+    """Relay to a loopback port while the block runs.
+
+    ``renaming``: a server that names itself by the address it is asked at is asked at its own.
+    """
+    made = Cutting(port, at, how, renaming=renaming)
     server = await asyncio.start_server(made.relay, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     try:

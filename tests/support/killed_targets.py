@@ -13,20 +13,21 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import hvac
 import psycopg
-from certificate_house import surroundings
+from certificate_house import page_script, surroundings
 from github_server import CLIENT_ID, INSTALLATION, github_server
 from kubernetes_server import NAMESPACE, kubernetes_server
 from leases_under_load import INSTALLATION as OURS
+from leases_under_load import Desk
 from nginx import Nginx, nginx
 from openbao import openbao_server
-from openssh import ACCOUNT, sshd
+from openssh import ACCOUNT, USER, keygen, sshd
 from postgres import postgres_server
 from postgres_crm import Seat, lay, options
 from processes import free_port
@@ -37,13 +38,19 @@ Table = Callable[[int], dict[str, Any]]
 TIMEOUT_SECONDS = 5.0
 
 
+async def _nothing() -> set[str]:
+    return set()
+
+
 @dataclass(kw_only=True)
 class Target:
     """One running server.
 
     ``table``: the broker's, reaching the server on a port. ``port`` is the server's; None where it
     is told by files alone. ``standing``: what it holds of ours. ``accepts``: whether it takes a
-    credential, used for real. ``owns_up``: a mint whose answer was lost lives for a known time.
+    credential, used for real. ``ends``: until when each lives that nothing can take back, by name,
+    by the target's own word; None where everything can be. ``names_are_ours``: that name is the
+    lease's handle. ``hurried``: makes a table that gives up early.
     """
 
     grant: dict[str, Any]
@@ -54,18 +61,34 @@ class Target:
     down: Callable[[], Awaitable[None]]
     up: Callable[[], Awaitable[None]]
     moved: Callable[[timedelta], None] = field(default=lambda _: None)
-    owns_up: bool = False
+    ends: Callable[[], Awaitable[Mapping[str, datetime]]] | None = None
+    names_are_ours: bool = True
+    end_of: Callable[[Mapping[str, str]], datetime] | None = None
+    """Until when a credential is taken, as it says itself."""
+    hurried: Callable[[dict[str, Any]], dict[str, Any]] = field(
+        default=lambda table: {**table, "timeout_seconds": 0.3}
+    )
+    met: Callable[[Desk], None] = field(default=lambda _: None)
+    """Is told of each restart."""
+    cleared: Callable[[], Awaitable[object]] = field(default=_nothing)
+    """Is told when all of one life is over."""
+    forgotten: Callable[[], None] = field(default=lambda: None)
+    """Is told when the book begins anew, and may forget old leases as well."""
+    book_lives: int = 20
+    """After how many lives under load the book begins anew."""
     slow: bool = False
     """A revocation takes seconds."""
+    at_expiry: bool = False
+    """It takes nothing back."""
+    names_itself: bool = False
+    """By the address that it is asked at."""
+    forgets: bool = False
+    """Whatever was minted is over with the process that minted it."""
 
     @property
     def direct(self) -> dict[str, Any]:
         """The table that reaches the server itself."""
         return self.table(self.port or 0)
-
-
-async def _nothing() -> set[str]:
-    return set()
 
 
 @asynccontextmanager
@@ -207,8 +230,15 @@ async def github(folder: Path) -> AsyncIterator[Target]:
             async with http.get(url, headers=headers) as answer:
                 return answer.status == 200
 
+        async def ends() -> Mapping[str, datetime]:
+            return {
+                word: datetime.fromtimestamp(made.expires, UTC)
+                for word, made in server.tokens.items()
+                if made.expires > server.now()
+            }
+
         async def standing() -> set[str]:
-            return {word for word, made in server.tokens.items() if made.expires > server.now()}
+            return set(await ends())
 
         def moved(ahead: timedelta) -> None:
             server.ahead = ahead.total_seconds()
@@ -231,7 +261,8 @@ async def github(folder: Path) -> AsyncIterator[Target]:
             down=server.down,
             up=server.up,
             moved=moved,
-            owns_up=True,
+            ends=ends,
+            names_are_ours=False,
         )
 
 
@@ -295,19 +326,69 @@ async def ssh(folder: Path) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
+async def ssh_pushed(folder: Path) -> AsyncIterator[Target]:
+    """The same, where the list is pushed over the network, and sshd is asked by logging in."""
+    lists, numbers, port = folder / "lists", itertools.count(), free_port()
+    lists.mkdir()
+    authority, krl = folder / "state/brokers/target.pub", lists / "revoked.krl"
+    taker = page_script("ssh.md", "take-remit-list", folder)
+    keygen("-q", "-t", "ed25519", "-N", "", "-f", folder / "push_key")
+    public = (folder / "push_key.pub").read_text()
+    keys, hosts = folder / "authorized_keys", folder / "known_hosts"
+    keys.write_text(f'restrict,command="{taker} {krl}" {public}')
+    # sshd lets nobody in without a list: the first one is laid by hand.
+    load_broker("target", {"kind": "ssh", "krl": {"file": str(krl)}}, surroundings(folder))
+    with sshd(folder / "sshd", authority, krl, port=port, keys=keys) as server:
+        hosts.write_text("* " + server.known_hosts.read_text().partition(" ")[2])
+
+        async def accepts(values: Mapping[str, str]) -> bool:
+            own = folder / f"client-{next(numbers)}"
+            done = await asyncio.to_thread(server.login, values, "true", folder=own)
+            assert done.returncode == 0 or "Permission denied (publickey)" in done.stderr, done
+            return done.returncode == 0
+
+        def table(port: int, seconds: float = 5.0) -> dict[str, Any]:
+            settings = ("BatchMode=yes", "IdentitiesOnly=yes", f"UserKnownHostsFile={hosts}")
+            more = [word for each in settings for word in ("-o", each)]
+            own = ["-i", str(folder / "push_key"), "-p", str(port), "-l", USER]
+            push = ["ssh", "-F", "/dev/null", "-T", *more, *own, "127.0.0.1"]
+            probe = {"host": "127.0.0.1", "port": port, "user": USER, "principal": ACCOUNT}
+            return {
+                "kind": "ssh",
+                "krl": {"command": push, "seconds": seconds},
+                "probe": {**probe, "known_hosts_file": "known_hosts", "seconds": seconds},
+            }
+
+        yield Target(
+            grant={"principals": [ACCOUNT]},
+            table=table,
+            port=port,
+            standing=_nothing,
+            accepts=accepts,
+            down=lambda: asyncio.to_thread(server.stop),
+            up=lambda: asyncio.to_thread(server.start),
+            hurried=lambda given: table(given["probe"]["port"], 1.0),
+        )
+
+
+@asynccontextmanager
 async def x509(folder: Path) -> AsyncIterator[Target]:
     """A certificate for each lease, and a list that nginx reads when told; the broker asks it."""
     (folder / "lists").mkdir()
     port, numbers = free_port(), itertools.count()
     authority, crl = folder / "state/brokers/target.pem", folder / "lists/revoked.pem"
     plan = Nginx(folder / "nginx", port, authority, crl)
-    table = {
-        "kind": "x509",
-        "crl": {"file": "lists/revoked.pem", "command": plan.command("-s", "reload")},
-        "probe": {"url": plan.url, "ca_file": "nginx/server.crt"},
-    }
+
+    def table(port: int) -> dict[str, Any]:
+        url = f"https://127.0.0.1:{port}/"
+        return {
+            "kind": "x509",
+            "crl": {"file": "lists/revoked.pem", "command": plan.command("-s", "reload")},
+            "probe": {"url": url, "ca_file": "nginx/server.crt", "settle_seconds": 0.4},
+        }
+
     # nginx does not start without the authority and a list: the first broker lays both.
-    load_broker("target", table, surroundings(folder))
+    load_broker("target", table(port), surroundings(folder))
     with nginx(folder / "nginx", authority, crl, port=port) as server:
         ca = server.folder / "server.crt"
 
@@ -325,26 +406,16 @@ async def x509(folder: Path) -> AsyncIterator[Target]:
 
         yield Target(
             grant={"organization": ["agents"]},
-            table=lambda _: table,
-            port=None,
+            table=table,
+            port=port,
             standing=_nothing,
             accepts=accepts,
             down=lambda: asyncio.to_thread(server.stop),
             up=lambda: asyncio.to_thread(server.start),
+            hurried=lambda given: {**given, "probe": {**given["probe"], "seconds": 0.3}},
             slow=True,
         )
 
 
 def _move(place: Path, to: Path) -> None:
     place.rename(to)
-
-
-TARGETS: Mapping[str, Callable[[Path], contextlib.AbstractAsyncContextManager[Target]]] = {
-    "postgres": postgres,
-    "openbao": openbao,
-    "openbao secret": openbao_secret,
-    "github": github,
-    "kubernetes": kubernetes,
-    "ssh": ssh,
-    "x509": x509,
-}

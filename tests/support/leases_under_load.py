@@ -22,6 +22,8 @@ from typing import Any
 import aiohttp
 import msgspec
 from evidence_house import House
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from lease_book import task_of
 
 from remit.credentials.leases import Leases
@@ -46,6 +48,7 @@ from remit.storage.sqlite.leases import SqliteLeases
 WORKERS = 4
 INSTALLATION = "remit-0badcafe"
 MINTED = "minted"
+SIGNED = "signed"
 _WATCHED = ("/brokers/", "/lists/")
 _CHANGES = {"open", "os.rename", "os.remove", "os.truncate"}
 
@@ -136,6 +139,34 @@ def note(file: Path, line: object) -> None:
         os.close(descriptor)
 
 
+class FileIssuer:
+    """Signs as the authority of a folder: whoever has the folder signs with the same key.
+
+    Each access token is written down before anybody is given it, as :data:`SIGNED`.
+    """
+
+    issuer = "https://remit.example.com"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "issuer.json"
+
+    def make(self) -> ECKey:
+        """Make the key, and return it."""
+        key = ECKey.generate_key("P-256", {"kid": "1"}, auto_kid=False)
+        self._file.touch(mode=0o600)
+        self._file.write_bytes(msgspec.json.encode(key.as_dict(private=True)))
+        return key
+
+    def sign_jwt(self, claims: Mapping[str, Any], *, typ: str = "JWT") -> str:
+        """Return a compact JWS."""
+        key = ECKey.import_key(msgspec.json.decode(self._file.read_bytes()))
+        header = {"alg": "ES256", "typ": typ, "kid": "1"}
+        if typ == "at+jwt":
+            note(self._folder / SIGNED, {"name": claims["jti"], "end": claims["exp"]})
+        return jwt.encode(header, {**claims, "iss": self.issuer}, key)
+
+
 class Clock:
     """The time, and how far it was moved: a quarantine and a back-off cost no test a second."""
 
@@ -153,6 +184,7 @@ class Desk:
 
     house: House
     ledger: Ledger
+    pages: SqliteLeases
     leases: Leases
     broker: Broker
     clock: Clock
@@ -172,9 +204,10 @@ async def open_desk(
             broker, _ = load_broker("target", table, _surroundings(folder, clock, http))
             if fuse is not None:
                 broker = Watched(broker, fuse, folder / MINTED)
+            pages = SqliteLeases(house.journal)
             leases = Leases(
                 bindings={"target": Binding(name="target", broker=broker, grant=grant)},
-                store=SqliteLeases(house.journal),
+                store=pages,
                 recorder=ledger,
                 clock=clock,
                 seal=KeySeal(bytes(32)),
@@ -182,7 +215,7 @@ async def open_desk(
             )
             try:
                 await leases.load()
-                yield Desk(house, ledger, leases, broker, clock)
+                yield Desk(house, ledger, pages, leases, broker, clock)
             finally:
                 await broker.close()
     finally:
@@ -192,7 +225,7 @@ async def open_desk(
 def _surroundings(folder: Path, clock: Clock, http: aiohttp.ClientSession) -> Surroundings:
     return Surroundings(
         http=http,
-        signer=None,  # type: ignore[arg-type] - none of these signs as the authority
+        signer=FileIssuer(folder),
         clock=clock,
         installation=INSTALLATION,
         state=folder / "state",

@@ -34,6 +34,8 @@ class Sshd:
     authority: Path
     krl: Path | None
     more: str = ""
+    keys: Path | None = None
+    """Keys that need no certificate (authorized_keys): an operator's, with forced commands."""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     process: Started | None = None
 
@@ -57,7 +59,7 @@ UsePAM no
 StrictModes no
 LogLevel VERBOSE
 AuthenticationMethods publickey
-AuthorizedKeysFile none
+AuthorizedKeysFile {self.keys or "none"}
 PermitRootLogin prohibit-password
 TrustedUserCAKeys {self.authority}
 {revoked}AuthorizedPrincipalsFile {self.folder / "principals"}
@@ -131,10 +133,16 @@ def keygen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def sshd(
-    folder: Path, authority: Path, krl: Path | None, *, port: int | None = None, more: str = ""
+    folder: Path,
+    authority: Path,
+    krl: Path | None,
+    *,
+    port: int | None = None,
+    more: str = "",
+    keys: Path | None = None,
 ) -> Iterator[Sshd]:
     """Run a server that trusts ``authority`` and heeds ``krl``."""
-    server = Sshd(folder, port or free_port(), authority, krl, more)
+    server = Sshd(folder, port or free_port(), authority, krl, more, keys)
     server.lay()
     try:
         server.start()

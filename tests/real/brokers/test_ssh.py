@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificate_house import INSTALLATION, surroundings
+from certificate_house import INSTALLATION, page_script, surroundings
 from openssh import ACCOUNT, USER, Sshd, keygen, sshd
 from processes import free_port
 
@@ -288,3 +288,31 @@ async def test_files_of_a_key_are_there_for_the_lease_alone(folder: Path):
         assert await done.wait() == 0
         await made.revoke(lease.moved(LeaseState.SETTLING), None)
         assert list((folder / "keys").iterdir()) == []
+
+
+async def test_a_pushed_list_that_is_older_or_broken_off_undoes_nothing(folder: Path):
+    """The push of a Remit that was killed arrives after the next run's, with less on it."""
+    krl, sent = folder / "lists/pushed.krl", folder / "sent"
+    taker = page_script("ssh.md", "take-remit-list", folder)
+    push = {"command": ["sh", "-c", f"tee {sent} | {taker} {krl}"]}
+
+    def run() -> SshBroker:
+        return SshBroker("hosts", {"krl": push}, surroundings(folder))
+
+    first = run()
+    with sshd(folder / "sshd", folder / "state/brokers/hosts.pub", krl) as server:
+        made = Lab(target := Host(folder, server, first))
+        one, other, third = [await made.issue() for _ in range(3)]
+        await made.revoke(*one)
+        late = sent.read_bytes()
+        assert await target.accepts(other[1])
+        target.broker = run()  # the next one, after a kill
+        await made.revoke(*other)
+        for data in (late, sent.read_bytes()[:-20], b""):
+            done = await asyncio.create_subprocess_exec(taker, krl, stdin=asyncio.subprocess.PIPE)
+            await done.communicate(data)
+            assert done.returncode == 1
+        assert not await target.accepts(one[1])
+        assert not await target.accepts(other[1])
+        assert await target.accepts(third[1])
+        assert sorted(each.name for each in krl.parent.iterdir()) == [krl.name, f"{krl.name}.lock"]
