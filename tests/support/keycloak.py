@@ -29,7 +29,7 @@ FOLDER = ROOT / ".cache/real/keycloak"
 START_SECONDS = 240.0
 PERSON = "user:ada@corp.example"
 CLIENT, BRIEF, UNTOLD = "remit-gateway", "remit-brief", "remit-untold"
-FEDERATED = "remit-federated"
+FEDERATED, WORKLOAD = "remit-federated", "remit-workload"
 BRIEF_SECONDS = 10
 PASSWORD = "only-for-tests"
 """The administrator's, as .ci/real.d/keycloak lays it down."""
@@ -120,11 +120,14 @@ class Server:
         assert status < 300, (status, said)
         return said
 
-    def realm(self, issuer: str, jwks_url: str, client_jwks: str) -> Realm:
+    def realm(
+        self, issuer: str, jwks_url: str, client_jwks: str, *, trust_domain: str, bundle_url: str
+    ) -> Realm:
         """Make a realm, as docs/brokers/oauth.md tells an operator to.
 
         Beside the client as it should be there is BRIEF, whose tokens live for seconds, UNTOLD, which
-        Keycloak tells nothing about its own tokens, and FEDERATED, which has no key but Remit's word.
+        Keycloak tells nothing about its own tokens, FEDERATED, which has no key but Remit's word, and
+        WORKLOAD, which shows an SVID of Remit's trust domain.
         """
         name = f"r{secrets.token_hex(4)}"
         provider = {
@@ -177,7 +180,16 @@ class Server:
                 "enabled": True,
                 "accessTokenLifespan": 120,
                 "identityProviders": [
-                    {"alias": "remit", "providerId": "oidc", "enabled": True, "config": provider}
+                    {"alias": "remit", "providerId": "oidc", "enabled": True, "config": provider},
+                    {
+                        "alias": "workloads",
+                        "providerId": "spiffe",
+                        "enabled": True,
+                        "config": {
+                            "trustDomain": f"spiffe://{trust_domain}",
+                            "bundleEndpoint": bundle_url,
+                        },
+                    },
                 ],
                 "users": [
                     {
@@ -200,6 +212,14 @@ class Server:
                         FEDERATED,
                         shown="federated-jwt",
                         **{"jwt.credential.issuer": "remit", "jwt.credential.sub": FEDERATED},
+                    ),
+                    client(
+                        WORKLOAD,
+                        shown="federated-jwt",
+                        **{
+                            "jwt.credential.issuer": "workloads",
+                            "jwt.credential.sub": f"spiffe://{trust_domain}/broker/as",
+                        },
                     ),
                 ],
             },

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,17 @@ from typing import Any
 import aiohttp
 import pytest
 from joserfc import jws
-from keycloak import BRIEF, CLIENT, FEDERATED, PERSON, UNTOLD, Realm, Server, keycloak_server
+from keycloak import (
+    BRIEF,
+    CLIENT,
+    FEDERATED,
+    PERSON,
+    UNTOLD,
+    WORKLOAD,
+    Realm,
+    Server,
+    keycloak_server,
+)
 from world import standing
 
 from remit.closing import close_task
@@ -58,6 +69,8 @@ class Trusted:
         class Keys(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 data = json.dumps(dict(domain.jwks())).encode()
+                if self.path == "/.well-known/spiffe-bundle":
+                    data = domain.bundle()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -93,7 +106,11 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusted]:
 @pytest.fixture(scope="module")
 def realm(server: Server, trusted: Trusted) -> Realm:
     made = server.realm(
-        trusted.issuer, f"{trusted.issuer}/oauth/jwks", trusted.key.published.read_text()
+        trusted.issuer,
+        f"{trusted.issuer}/oauth/jwks",
+        trusted.key.published.read_text(),
+        trust_domain=trusted.domain.name,
+        bundle_url=f"{trusted.issuer}/.well-known/spiffe-bundle",
     )
     server.permit_exchange(made)
     return made
@@ -122,7 +139,10 @@ class Seat:
 
     def another(self, **options: Any) -> OAuthBroker:
         """Return a broker as another run of Remit would make it."""
-        surroundings = Surroundings(
+        return OAuthBroker("as", {**self.options, **options}, self.surroundings())
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(
             http=self.http,
             clock=lambda: datetime.now(UTC),
             signer=IssuerSigner(self.trusted.domain, self.trusted.issuer),
@@ -130,7 +150,6 @@ class Seat:
             state=self.trusted.folder,
             path=Path,
         )
-        return OAuthBroker("as", {**self.options, **options}, surroundings)
 
     async def accepts(self, credential: Credential) -> bool:
         """Use the token for real at an endpoint of Keycloak's that wants one."""
@@ -199,6 +218,15 @@ class TestFederated(BrokerSuite):
     @pytest.fixture
     async def target(self, seating: Seating) -> AsyncIterator[Seat]:
         async with seating(client_id=FEDERATED, client_auth="federated", key_file=None) as seat:
+            yield seat
+
+
+class TestWorkload(BrokerSuite):
+    """Without a key of its own: an SVID of Remit's trust domain is the client's assertion."""
+
+    @pytest.fixture
+    async def target(self, seating: Seating) -> AsyncIterator[Seat]:
+        async with seating(client_id=WORKLOAD, client_auth="spiffe", key_file=None) as seat:
             yield seat
 
 
@@ -297,6 +325,30 @@ async def test_another_key_than_the_registered_one_is_nobody(seating: Seating, t
     async with seating(key_file=str(tmp_path / "other.key")) as seat:
         with pytest.raises(NotMintedError, match=r"invalid_client|unauthorized_client"):
             await seat.broker.issue(Lab(seat).order())
+
+
+async def test_an_svid_of_anybody_else_is_not_the_client(seating: Seating, tmp_path: Path):
+    async with seating(client_id=WORKLOAD, client_auth="spiffe", key_file=None) as seat:
+        surroundings = seat.surroundings()
+        neighbour = OAuthBroker("other", seat.options, surroundings)
+        with pytest.raises(NotMintedError, match=r"invalid_client|unauthorized_client"):
+            await neighbour.issue(Lab(seat).order())  # another identity of the same trust domain
+        name = seat.trusted.domain.name
+        domain = TrustDomain.open(tmp_path / "keys", name, clock=lambda: datetime.now(UTC))
+        strange = replace(surroundings, signer=IssuerSigner(domain, seat.trusted.issuer))
+        with pytest.raises(NotMintedError, match=r"invalid_client|unauthorized_client"):
+            await OAuthBroker("as", seat.options, strange).issue(Lab(seat).order())
+        await seat.broker.issue(Lab(seat).order())
+
+
+async def test_an_svid_of_a_key_that_came_into_use_since_is_taken(
+    seating: Seating, trusted: Trusted
+):
+    async with seating(client_id=WORKLOAD, client_auth="spiffe", key_file=None) as seat:
+        await seat.broker.issue(Lab(seat).order())
+        trusted.domain.rotate()  # the bundle that Keycloak has holds the next key already
+        _, credential = await Lab(seat).issue()
+        assert await seat.accepts(credential)
 
 
 async def test_a_token_bound_to_a_key_is_refused_without_it(seating: Seating):

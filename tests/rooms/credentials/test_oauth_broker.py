@@ -20,8 +20,16 @@ from remit.credentials.brokers.oauth.broker import OAuthBroker
 from remit.credentials.brokers.oauth.key import ClientKey
 from remit.credentials.port import Surroundings
 from remit.identity.access_tokens import IssuerSigner
+from remit.identity.bundle import Bundle
 from remit.identity.trust_domain import TrustDomain
-from remit.model.errors import BrokerError, ConfigError, NotMintedError
+from remit.identity.validation import SvidValidator
+from remit.model.errors import (
+    BrokerError,
+    ConfigError,
+    InputError,
+    NotMintedError,
+    UnidentifiedError,
+)
 from remit.model.lease import LeaseState
 from remit.testing.broker_suite import Lab
 
@@ -154,6 +162,8 @@ async def seat(tmp_path: Path, fake: Fake) -> AsyncIterator[Seat]:
         ({"actor_token": True}, "token_exchange"),
         ({"requested_token_type": "x"}, "token_exchange"),
         ({"client_auth": "federated", "key_file": "k"}, "key_file"),
+        ({"client_auth": "spiffe", "key_file": "k"}, "key_file"),
+        ({"client_auth": "svid"}, "svid"),
         ({"alg": "none"}, "alg"),
         ({"alg": "HS256"}, "alg"),
         ({"longest_seconds": 0}, "longest_seconds"),
@@ -292,6 +302,47 @@ async def test_a_federated_client_needs_no_key_of_its_own(seat: Seat, fake: Fake
     await broker.issue(Lab(seat).order())
     claims = seat.domain.verify(fake.form()["client_assertion"], typ="JWT")
     assert (claims["iss"], claims["sub"], claims["aud"]) == (ISSUER, "remit", "api://exchange")
+
+
+class Own:
+    """The bundle of the trust domain itself, and of no other."""
+
+    def __init__(self, domain: TrustDomain) -> None:
+        self.domain = domain
+
+    def bundle_of(self, trust_domain: str) -> Bundle | None:
+        return self.domain.parsed_bundle() if trust_domain == self.domain.name else None
+
+
+async def test_an_svid_of_the_brokers_own_shows_who_asks(seat: Seat, fake: Fake):
+    broker = seat.another(client_auth="spiffe")
+    order = Lab(seat).order()
+    await broker.issue(order)
+    shown = [form for _, form, _ in fake.sent if form]
+    assert len(shown) == 2, "for the token, and for the question about it"
+    seen = set()
+    for form in map(dict, shown):
+        assert form["client_id"] == "remit"
+        assert form["client_assertion_type"] == (
+            "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+        )
+        svid = form["client_assertion"]
+        verified = SvidValidator(Own(seat.domain), clock=seat.clock).jwt(svid, fake.url)
+        assert str(verified.spiffe_id) == "spiffe://oauth.example/broker/as"
+        assert verified.expires_at <= seat.clock() + timedelta(seconds=60)
+        with pytest.raises(UnidentifiedError):
+            seat.domain.verify(
+                svid, typ="JWT"
+            )  # under other keys than what remit signs as an issuer
+        seen.add(svid)
+    assert len(seen) == 2, "each is used once"
+
+
+def test_no_part_of_the_house_gets_an_agents_identity(seat: Seat):
+    signer = IssuerSigner(seat.domain, ISSUER)
+    for path in ("/agent/helper", "", "/", "/broker", "/broker/", "/broker/../agent/helper"):
+        with pytest.raises(InputError):
+            signer.sign_svid(path, "https://x.example", seconds=60, jti="1")
 
 
 async def test_a_nonce_that_the_server_wants_is_proved_once_more(seat: Seat, fake: Fake):

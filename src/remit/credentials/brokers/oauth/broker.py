@@ -12,7 +12,6 @@ token active then is believed when it no longer does.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -20,18 +19,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from remit.credentials.brokers.oauth.key import ClientKey
 from remit.credentials.brokers.oauth.options import JWT_BEARER, TOKEN_EXCHANGE, check_grant, fields
 from remit.credentials.brokers.oauth.options import read_options as _read_options
 from remit.credentials.brokers.oauth.server import RefusedError, Server
+from remit.credentials.brokers.oauth.showing import Client
 from remit.credentials.port import Census, Order, Revocation, Surroundings, Traits
 from remit.model.errors import BrokerError, ConfigError, NotMintedError
 from remit.model.lease import Credential, Lease
 from remit.proof.dpop import ProofKey
 
 _JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
-_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_ASSERTION_SECONDS = 60
 _LANDING = timedelta(seconds=60)
 """How long after its lease was written down a mint may still be carried out by a slow server."""
 _MOST_TOKEN = 16_384
@@ -66,11 +63,7 @@ class OAuthBroker:
             tls = None
             if wanted.ca_file is not None:
                 tls = ssl.create_default_context(cafile=surroundings.path(wanted.ca_file))
-            self._key = None
-            if wanted.client_auth == "private_key_jwt":
-                given = wanted.key_file
-                own = surroundings.state / "brokers" / name / "client.key"
-                self._key = ClientKey(surroundings.path(given) if given else own, wanted.alg)
+            self._client = Client(name, wanted, surroundings, self._clock)
         except OSError as error:
             raise ConfigError(f"`[broker.{name}]`: `ca_file` cannot be read") from error
         except ConfigError as error:
@@ -322,7 +315,7 @@ class OAuthBroker:
             return await self._server.post(
                 what,
                 url,
-                lambda: [("token", token), ("token_type_hint", hint), *self._identified()],
+                lambda: [("token", token), ("token_type_hint", hint), *self._client.fields()],
             )
         except RefusedError as error:
             # A token that is over is no error (RFC 7009 section 2.2): whatever is one, is.
@@ -330,7 +323,7 @@ class OAuthBroker:
 
     def _request(self, order: Order) -> list[tuple[str, str]]:
         options = self._options
-        form = [*options.parameters.items(), *self._identified()]
+        form = [*options.parameters.items(), *self._client.fields()]
         if options.grant == "client_credentials":
             return [*form, ("grant_type", "client_credentials")]
         if options.grant == "jwt_bearer":
@@ -349,24 +342,6 @@ class OAuthBroker:
             form.append(("requested_token_type", options.requested_token_type))
         return form
 
-    def _identified(self) -> list[tuple[str, str]]:
-        """Return who asks: an assertion for this server alone, good once (RFC 7523 section 3)."""
-        options = self._options
-        claims = {
-            "sub": options.client_id,
-            "aud": options.assertion_audience or options.issuer,
-            **self._once(),
-        }
-        if self._key is None:
-            assertion = self._signer.sign_jwt(claims)
-        else:
-            assertion = self._key.sign({"iss": options.client_id, **claims})
-        return [
-            ("client_id", options.client_id),
-            ("client_assertion_type", _ASSERTION_TYPE),
-            ("client_assertion", assertion),
-        ]
-
     def _subject(self, order: Order) -> str:
         """Return what Remit says of the person, with the agent that acts (RFC 8693 section 4.1)."""
         return self._about(order.on_behalf_of, order, act={"sub": order.workload})
@@ -379,13 +354,9 @@ class OAuthBroker:
                 "sub": subject,
                 "aud": self._options.subject_audience or self._options.issuer,
                 "task": order.lease.task,
-                **self._once(),
+                **self._client.once(),
             }
         )
-
-    def _once(self) -> dict[str, Any]:
-        now = int(self._clock().timestamp())
-        return {"iat": now, "exp": now + _ASSERTION_SECONDS, "jti": secrets.token_urlsafe(16)}
 
 
 def _token(said: Mapping[str, Any], name: str) -> str | None:

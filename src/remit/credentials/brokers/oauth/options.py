@@ -33,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     issuer: str
     client_id: str
     grant: Literal["client_credentials", "token_exchange", "jwt_bearer"] = "client_credentials"
-    client_auth: Literal["private_key_jwt", "federated"] = "private_key_jwt"
+    client_auth: Literal["private_key_jwt", "federated", "spiffe"] = "private_key_jwt"
     alg: Literal["ES256", "RS256", "PS256"] = "ES256"
     key_file: str | None = None
     assertion_audience: str | None = None
@@ -83,9 +83,10 @@ def read_options(name: str, table: Mapping[str, Any]) -> Options:
             f"{where}: `actor_token` and `requested_token_type` belong to "
             '`grant = "token_exchange"` (RFC 8693)'
         )
-    if options.client_auth == "federated" and options.key_file is not None:
+    if options.client_auth != "private_key_jwt" and options.key_file is not None:
         raise ConfigError(
-            f"{where}: a federated client has no `key_file`: remit's keys vouch for it"
+            f"{where}: a client that remit's own keys vouch for has no `key_file`: leave it out, or "
+            'say `client_auth = "private_key_jwt"`'
         )
     return options
 
