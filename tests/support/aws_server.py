@@ -111,7 +111,7 @@ def run_out() -> None:
         for backend in account.values():
             for role in backend.assumed_roles:
                 if role.expiration <= now:
-                    role.expiration -= timedelta(days=365)
+                    role.expiration = utcnow() - timedelta(days=365)
 
 
 def check_action_permitted(self: Any, resource: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,9 +25,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from joserfc import jwt
 from joserfc.errors import JoseError
-from keycloak import BRIEF, Realm, Server, keycloak_server
+from keycloak import CLIENT, Realm, Server, keycloak_server
 from killed_targets import Target
-from leases_under_load import INSTALLATION, SIGNED, Desk, FileIssuer
+from leases_under_load import INSTALLATION, SIGNED, Desk, FileIssuer, noted
 
 from remit.credentials.brokers.jwt.broker import JwtBroker
 from remit.credentials.brokers.oauth.key import ClientKey
@@ -130,16 +131,36 @@ _LAST = 1
 
 
 def _brief_realm(server: Server, key: ClientKey) -> Realm:
-    """Make a realm that keeps its events, and whose client's tokens are brief."""
-    nobody = "http://127.0.0.1:1"
-    realm = server.realm(nobody, f"{nobody}/jwks", key.published.read_text())
-    at = f"/realms/{realm.name}"
-    kept = {"eventsEnabled": True, "enabledEventTypes": ["CLIENT_LOGIN", "REVOKE_GRANT"]}
-    server.admin("PUT", at, kept)
-    client = server.admin("GET", f"{at}/clients?clientId={BRIEF}")[0]
-    client["attributes"]["access.token.lifespan"] = str(_LIFESPAN)
-    server.admin("PUT", f"{at}/clients/{client['id']}", client)
-    return realm
+    """Make a realm that keeps its events, with one client, whose tokens are brief."""
+    name = f"r{secrets.token_hex(4)}"
+    told = {
+        "name": "remit is told",
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-audience-mapper",
+        "config": {"included.client.audience": CLIENT, "access.token.claim": "true"},
+    }
+    client = {
+        "clientId": CLIENT,
+        "clientAuthenticatorType": "client-jwt",
+        "serviceAccountsEnabled": True,
+        "standardFlowEnabled": False,
+        "attributes": {
+            "use.jwks.string": "true",
+            "jwks.string": key.published.read_text(),
+            "token.endpoint.auth.signing.alg": "ES256",
+            "access.token.lifespan": str(_LIFESPAN),
+        },
+        "protocolMappers": [told],
+    }
+    realm = {
+        "realm": name,
+        "enabled": True,
+        "clients": [client],
+        "eventsEnabled": True,
+        "enabledEventTypes": ["CLIENT_LOGIN", "REVOKE_GRANT"],
+    }
+    server.admin("POST", "/realms", realm)
+    return Realm(server, name)
 
 
 @asynccontextmanager
@@ -202,7 +223,7 @@ async def oauth(  # noqa: C901 - one server, and the ways to ask it
                 "kind": "oauth",
                 "issuer": realm.issuer.replace(server.url, f"http://127.0.0.1:{port}"),
                 "assertion_audience": realm.issuer,
-                "client_id": BRIEF,
+                "client_id": CLIENT,
                 "key_file": "client.key",
                 "longest_seconds": _LIFESPAN,
                 "timeout_seconds": 3.0,
@@ -253,8 +274,7 @@ async def jwt_offline(folder: Path, *, introspected: bool = False) -> AsyncItera
 
     async def ends() -> Mapping[str, datetime]:
         file = folder / SIGNED
-        lines = file.read_bytes().splitlines() if file.exists() else []
-        signed = [msgspec.json.decode(line) for line in lines]
+        signed = noted(file)
         return {
             each["name"]: datetime.fromtimestamp(each["end"], UTC)
             for each in signed

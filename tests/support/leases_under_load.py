@@ -131,12 +131,18 @@ class Watched:
 
 
 def note(file: Path, line: object) -> None:
-    """Append one line in one write, which a SIGKILL cannot cut in two."""
+    """Append one line in one write, which a SIGKILL can cut where a page of memory ends."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, msgspec.json.encode(line) + b"\n")
     finally:
         os.close(descriptor)
+
+
+def noted(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of such a file; nobody was given what a cut one is about."""
+    whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
+    return [msgspec.json.decode(line) for line in whole.splitlines()]
 
 
 class FileIssuer:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from cutting import Cutting, How, cutting, left_alone
 from killed_targets import Target
-from leases_under_load import MINTED, Desk, Turn, open_desk
+from leases_under_load import MINTED, Desk, Turn, noted, open_desk
 
 from remit.credentials.census import Standing, verify_none
 from remit.model.lease import LeaseState
@@ -183,10 +183,8 @@ class Lives:
     def _minted(self, handles: set[str]) -> dict[str, dict[str, str]]:
         """Return the credentials of these leases that the process was given before it died."""
         file = self.folder / MINTED
-        if not file.exists():
-            return {}
-        lines = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
-        file.unlink()
+        lines = noted(file)
+        file.unlink(missing_ok=True)
         return {line["handle"]: line["values"] for line in lines if line["handle"] in handles}
 
 
