@@ -168,6 +168,59 @@ async def test_the_queue_is_bounded_and_says_so_instead_of_growing(tmp_path: Pat
         await journal.close()
 
 
+async def test_what_is_staged_without_an_await_is_kept_or_lost_together(journal: Journal):
+    written = threading.Event()
+
+    def row(connection: Connection) -> None:
+        note("a record")(connection)
+        written.set()
+
+    journal.stage(row)
+    # The writer is free, and would take what is there; a crash then would find half of it.
+    assert not written.wait(0.3), "the record went without its row"
+    journal.stage(broken)
+    with pytest.raises(EvidenceError):
+        await journal.barrier()
+    assert await words(journal) == []
+
+
+async def test_a_group_that_is_lost_meanwhile_takes_all_that_is_being_staged_with_it(
+    journal: Journal,
+):
+    reached, gate = threading.Event(), threading.Event()
+
+    def failing(_: Connection) -> None:
+        reached.set()
+        gate.wait(30)
+        raise ValueError
+
+    journal.stage(failing)
+    other = asyncio.create_task(journal.barrier())
+    while not reached.is_set():  # noqa: ASYNC110 - the writer is a thread
+        await asyncio.sleep(0.001)
+    before = journal.epoch
+    journal.stage(note("first"))
+    gate.set()
+    while journal.epoch == before:  # no await: the breath goes on
+        pass
+    told = journal.epoch
+    journal.stage(note("second"))
+    with pytest.raises(EvidenceError):
+        await journal.barrier()
+    assert journal.epoch != told, "what was staged in between would be taken for written"
+    with pytest.raises(EvidenceError):
+        await other
+    journal.stage(note("third"))
+    await journal.barrier()
+    assert await words(journal) == ["third"]
+
+
+async def test_what_another_thread_stages_needs_no_event_loop(journal: Journal):
+    await asyncio.to_thread(journal.stage, note("far"))
+    await journal.barrier()
+    assert await words(journal) == ["far"]
+
+
 async def test_a_cancelled_barrier_leaves_the_others_waiting(journal: Journal):
     journal.stage(note("kept"))
     first = asyncio.create_task(journal.barrier())

@@ -4,6 +4,8 @@ The rules it keeps:
 
 - Writes run in the order in which they were staged, on one thread, and a group is one transaction
   with one fsync (WAL, ``synchronous=FULL``).
+- What the event loop stages without an await in between is never split between two groups: a crash
+  finds a record and the row that goes with it, or neither.
 - A barrier returns only when everything staged before it is on disk. It raises when its own group
   was lost, and also when any group was lost since the same asyncio task first staged something.
 - A lost group is lost whole, and with it whatever was staged behind it, for that may follow from
@@ -91,6 +93,8 @@ class Journal:
         self._mutex = threading.Lock()
         self._wake = threading.Condition(self._mutex)
         self._queue: list[Item] = []
+        self._breath: list[Item] = []
+        self._breath_lost = False
         self._waiters: deque[_Waiter] = deque()
         self._staged = 0
         self._settled = 0
@@ -191,22 +195,42 @@ class Journal:
         self._append(leaf)
 
     def _append(self, item: Item) -> None:
+        loop: asyncio.AbstractEventLoop | None
         try:
-            task = asyncio.current_task()
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
         except RuntimeError:
-            task = None
+            loop = task = None
         with self._mutex:
             if self._closing or self._stopped:
                 raise EvidenceError("the journal is closed: nothing can be written")
-            if len(self._queue) >= self._max_queued:
+            if len(self._queue) + len(self._breath) >= self._max_queued:
                 raise EvidenceError(
                     f"`{self._max_queued}` writes wait for the disk already: try again later"
                 )
-            self._queue.append(item)
-            self._staged += 1
             if task is not None and task not in self._began:
                 self._began[task] = self._epoch
-            if len(self._queue) * 2 == self._max_queued:
+            if self._breath_lost and loop is not None:
+                return  # what it goes with is lost
+            self._staged += 1
+            if loop is None:
+                self._queue.append(item)
+                return
+            self._breath.append(item)
+            if len(self._breath) == 1:
+                loop.call_soon(self._breathe)
+
+    def _breathe(self) -> None:
+        """Give the writer what was staged since the event loop's last turn, whole."""
+        with self._mutex:
+            if self._breath_lost:
+                # It counts as a group of its own: no barrier takes what was dropped for written.
+                self._epoch += 1
+                self._breath_lost = False
+            half = self._max_queued / 2
+            below = len(self._queue) < half
+            self._queue += self._breath
+            self._breath.clear()
+            if below and len(self._queue) >= half:
                 self._wake.notify()
 
     async def barrier(self) -> None:
@@ -235,6 +259,7 @@ class Journal:
 
     async def _settle(self, *, strict: bool) -> None:
         """Wait for all staged so far; with ``strict``, raise where its last group was lost."""
+        self._breathe()
         with self._mutex:
             if self._stopped and self._settled < self._staged:
                 raise EvidenceError("the journal is closed: nothing can be written")
@@ -298,8 +323,9 @@ class Journal:
         trouble = self._stuck or self._trouble
         if trouble is not None:
             return trouble
-        if len(self._queue) * 2 > self._max_queued:
-            return f"`{len(self._queue)}` writes wait for the disk"
+        waiting = len(self._queue) + len(self._breath)
+        if waiting * 2 > self._max_queued:
+            return f"`{waiting}` writes wait for the disk"
         return None
 
     async def erase(self, write: Write) -> None:
@@ -328,6 +354,8 @@ class Journal:
         with self._mutex:
             if self._closing:
                 return
+        self._breathe()
+        with self._mutex:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join, self._wait_seconds)
@@ -354,7 +382,7 @@ class Journal:
                     if not self._waiters and not self._closing:
                         self._wake.wait(LINGER_SECONDS)
                     group, self._queue = self._queue, []
-                    upto = self._staged
+                    upto = self._staged - len(self._breath)
                 self._finish(upto, self._writer.commit(group))
         except BaseException as error:
             _log.exception("journal.writer_died")
@@ -375,6 +403,8 @@ class Journal:
                 # What was staged behind it may follow from it, and was staged for tasks that are
                 # told of the loss.
                 self._queue.clear()
+                self._breath_lost = self._breath_lost or bool(self._breath)
+                self._breath.clear()
                 upto = self._staged
             self._settled = upto
             self._trouble = trouble
