@@ -236,9 +236,13 @@ class CertificateBroker(ABC):
         async with self._rehearsing:
             if self._rehearsed or self._house.publisher is None:
                 return
-            handle = f"{self._house.installation}-rehearsal-{secrets.token_hex(10)}"
+            ours, book = f"{self._house.installation}-rehearsal-", self._house.book
+            for left in book.alive():
+                if left.startswith(ours):  # of a run that was killed while it rehearsed
+                    end = self._probe_until()
+                    await asyncio.to_thread(book.revoke, left, self.serial(left), end)
+            handle = f"{ours}{secrets.token_hex(10)}"
             serial, until = self.serial(handle), self._probe_until()
-            book = self._house.book
             await asyncio.to_thread(book.mint, handle, serial, until)
             try:
                 if not await probe.accepts(serial, until):
