@@ -1,8 +1,10 @@
 """Fills a binding's grant with what one call says: references, never expressions.
 
 ``{args.repo}`` is an argument of the call, ``{task.id}``, ``{task.on_behalf_of}`` and
-``{task.template}`` are the task's. A value that is one reference and nothing else keeps the
-argument's type, so that a list stays a list; within a longer text only text and whole numbers fit.
+``{task.template}`` are the task's; a delegated task has the last only where its whole chain is under
+one template, since which is the narrower cannot be told from names. A value that is one reference
+and nothing else keeps the argument's type, so that a list stays a list; within a longer text only
+text and whole numbers fit.
 """
 
 from __future__ import annotations
@@ -41,8 +43,16 @@ def fill_grant(grant: Mapping[str, Any], task: Task, call: Call) -> dict[str, An
     """Return the grant with its references filled in.
 
     Raises:
-        InputError: an argument that the grant refers to is missing, or does not fit into a text.
+        InputError: an argument that the grant refers to is missing, or does not fit into a text; or
+            the grant follows the template, and the task's chain is under several.
     """
+    templates = sorted({each.mandate.template for each in task.chain})
+    if len(templates) > 1 and ("task", "template") in references(grant):
+        named = " and ".join(f"`{each}`" for each in templates)
+        raise InputError(
+            f"the credential for this call depends on the template, and the chain of tasks is under "
+            f"{named}: delegate under the parent's own"
+        )
     known: dict[str, Mapping[str, Any]] = {
         "args": call.arguments,
         "task": {

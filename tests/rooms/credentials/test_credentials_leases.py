@@ -490,6 +490,16 @@ def test_a_grants_references_are_looked_at_when_they_are_read(
         check_grant(grant, scope, "upstream `x`")
 
 
+def test_a_part_of_a_task_gets_no_credential_of_a_template_that_its_parent_is_not_under():
+    book = Book(grant={"role": "app_{task.template}"})
+    root, part = task_of(1), task_of(2)
+    wider = replace(part, mandate=replace(part.mandate, template="write"), above=(root,))
+    with pytest.raises(InputError, match="`help` and `write`"):
+        book.reserve(wider)
+    assert book.leases.open_leases() == ()
+    assert book.reserve(replace(part, above=(root,))).task == part.id
+
+
 def test_a_binding_has_defaults_that_are_short():
     binding = Binding(name="b", broker=MemoryTarget())
     assert (binding.scope, binding.seconds) == (LeaseScope.CALL, 300)
