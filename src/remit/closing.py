@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from remit.model.lease import Lease
 from remit.model.task import Task, TaskState
 from remit.proof.story import LEASE_ENDS
 from remit.spine import Authority
+
+log = structlog.get_logger()
+
+_running: set[asyncio.Future[Task]] = set()
 
 
 async def close_task(
@@ -20,7 +26,8 @@ async def close_task(
 ) -> Task:
     """End a task and every task below it: no call acts, leases are settled, chains are sealed.
 
-    ``ended_with`` names the task that it was delegated from, where that is why it ends.
+    ``ended_with`` names the task that it was delegated from, where that is why it ends. A caller that
+    goes away does not stop it.
 
     Where a target does not take a credential back now, the task is closed and its seal waits
     until the sweep ended the lease; :func:`seal_ended` seals it then.
@@ -30,6 +37,21 @@ async def close_task(
         ConflictError: it is closed already.
         EvidenceError: the end could not be made durable.
     """
+    closing = asyncio.ensure_future(_close(task_id, state, by, authority, ended_with))
+    _running.add(closing)
+    closing.add_done_callback(_done)
+    return await asyncio.shield(closing)
+
+
+def _done(closing: asyncio.Future[Task]) -> None:
+    _running.discard(closing)
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        log.debug("a task was not ended, or not sealed yet", reason=str(error))
+
+
+async def _close(
+    task_id: str, state: TaskState, by: str, authority: Authority, ended_with: str | None
+) -> Task:
     ended = await authority.tasks.close_tree(task_id, state, by, ended_with=ended_with)
     for task in ended:
         authority.approvals.end_task(task.id)

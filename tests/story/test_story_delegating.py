@@ -16,6 +16,7 @@ from remit.app.config import load
 from remit.app.packing import export
 from remit.approvals.desk import NotEligibleError
 from remit.closing import close_task
+from remit.model.approval import ApprovalState
 from remit.model.errors import (
     ApprovalRequiredError,
     DeniedError,
@@ -213,6 +214,34 @@ async def test_a_start_ends_what_lost_its_parent_in_a_crash(world: World, tmp_pa
             assert records[-2:] == ["task.expired", "task.sealed"]
     finally:
         await house.close()
+
+
+@pytest.mark.parametrize("turns", [1, 4, 12])
+async def test_who_ends_a_tree_may_go_away_meanwhile(world: World, turns: int):
+    """An agent completes its task with the gateway's own tool, and leaves: that cancels the request."""
+    world.lease_calls(scope=LeaseScope.TASK)
+    payer = await world.register("payer")
+    child = await part(world, world.opened, payer)
+    await world.perform(claim=by(world, payer, child))
+    with pytest.raises(ApprovalRequiredError) as asked:
+        await world.perform(world.call("pay", amount=5), claim=by(world, payer, child))
+
+    ending = asyncio.create_task(
+        close_task(world.opened.task.id, TaskState.COMPLETED, "user:ada", world.authority)
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+
+    async with asyncio.timeout(10):
+        for opened in (child, world.opened):
+            while (await kinds(world, opened))[-1] != "task.sealed":  # noqa: ASYNC110 - it goes on by itself
+                await asyncio.sleep(0.01)
+    assert world.target.live == set()
+    approval = await world.authority.approvals.get(asked.value.approval.id)
+    assert approval.state is ApprovalState.EXPIRED
 
 
 # --- races
