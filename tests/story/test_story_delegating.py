@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from remit.app.packing import export
 from remit.approvals.desk import NotEligibleError
 from remit.closing import close_task
 from remit.model.approval import ApprovalState
+from remit.model.call import Call
 from remit.model.errors import (
     ApprovalRequiredError,
     DeniedError,
@@ -27,7 +29,7 @@ from remit.model.errors import (
 from remit.model.label import Confidentiality, Label
 from remit.model.lease import LeaseScope
 from remit.model.outcome import Ending, Outcome
-from remit.model.subject import Agent, Person
+from remit.model.subject import Agent, AgentState, Environment, Person
 from remit.model.task import TaskState
 from remit.policy.facts import Facts
 from remit.proof.verify import verify_pack
@@ -242,6 +244,47 @@ async def test_who_ends_a_tree_may_go_away_meanwhile(world: World, turns: int):
     assert world.target.live == set()
     approval = await world.authority.approvals.get(asked.value.approval.id)
     assert approval.state is ApprovalState.EXPIRED
+
+
+async def test_what_changes_while_a_call_is_read_holds_for_that_call(world: World):
+    reader = await world.register("reader")
+    child = await part(world, world.opened, reader)
+    claim, tasks = by(world, reader, child), world.authority.tasks
+    (template,) = tasks.templates.values()
+
+    async def narrowed(call: Call) -> Call:
+        tasks.replace_templates({"help": replace(template, environments=(Environment.PROD,))})
+        return call
+
+    with pytest.raises(DeniedError, match="wrong_environment"):
+        await world.perform(claim=claim, understand=narrowed)
+    tasks.replace_templates({"help": template})
+
+    async def suspended(call: Call) -> Call:
+        await world.authority.registry.suspend("reader", "user:ada")
+        return call
+
+    with pytest.raises(MandateError, match="`reader`, which is suspended"):
+        await world.perform(claim=claim, understand=suspended)
+    assert world.acted == []
+
+
+async def test_an_agent_that_is_suspended_before_its_call_acts_does_not_act(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    reader = await world.register("reader")
+    child = await part(world, world.opened, reader)
+    take = world.authority.tasks.spend
+
+    def spend(*args: Any) -> None:
+        take(*args)  # and then the records become durable, which takes a while
+        held = world.authority.registry._agents
+        held["reader"] = replace(held["reader"], state=AgentState.SUSPENDED)
+
+    monkeypatch.setattr(world.authority.tasks, "spend", spend)
+    with pytest.raises(MandateError, match="`reader`, which is suspended"):
+        await world.perform(claim=by(world, reader, child))
+    assert world.acted == []
 
 
 # --- races

@@ -58,6 +58,17 @@ def require_delegators(live: LiveTask, agents: Agents, *, own: bool = False) -> 
             )
 
 
+def require_holder(live: LiveTask, agents: Agents) -> None:
+    """Raise where the task's own agent was suspended or retired since it was identified.
+
+    Raises:
+        MandateError: it was; says so.
+    """
+    agent = agents.by_id(live.task.mandate.workload)
+    if agent is not None and agent.state is not AgentState.ACTIVE:
+        raise MandateError(f"the task is of agent `{agent.name}`, which is {agent.state.value}")
+
+
 def require_taker(parent: LiveTask, agent: Agent, limits: DelegationLimits) -> None:
     """Raise unless a part of the parent may be given to this agent.
 

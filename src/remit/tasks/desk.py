@@ -26,7 +26,12 @@ from remit.model.record import Context, Recorder
 from remit.model.subject import Agent, Claim, Subject
 from remit.model.task import Bounds, Task, TaskState
 from remit.tasks import budgets, chains, delegating, opening
-from remit.tasks.delegating import DelegationLimits, NoAgents, require_delegators
+from remit.tasks.delegating import (
+    DelegationLimits,
+    NoAgents,
+    require_delegators,
+    require_holder,
+)
 from remit.tasks.ending import Endings
 from remit.tasks.live import LiveTask
 from remit.tasks.opening import Asked
@@ -253,8 +258,8 @@ class TaskDesk:
         It is taken from the task and from every task above it.
 
         Raises:
-            MandateError: the task is closed or expired, another call took the rest, or the call's
-                cost cannot be counted.
+            MandateError: the task is closed or expired, its agent or one above is not active, another
+                call took the rest, or the call's cost cannot be counted.
             ConflictError: the call is in flight already.
         """
         live = self._admitting(task_id)
@@ -266,7 +271,7 @@ class TaskDesk:
         """Raise unless the task still admits calls.
 
         Raises:
-            MandateError: it was closed, or has expired.
+            MandateError: it was closed, or has expired, or its agent or one above is not active.
         """
         self._admitting(task_id)
 
@@ -395,6 +400,7 @@ class TaskDesk:
             raise MandateError("the task was closed while the call was under way")
         if live.expires_at() <= self._clock():
             raise MandateError("the task has expired")
+        require_holder(live, self._agents)
         require_delegators(live, self._agents)
         return live
 
