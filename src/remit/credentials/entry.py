@@ -18,7 +18,7 @@ class Entry:
     ``order`` is None for a lease of an earlier run: nobody holds its credential. ``minting_since``
     is set while a mint may be on its way to the target, answered or not. ``basis`` is whatever the
     caller wants to find again when it asks why the lease may live. ``failed`` is the last failure to
-    revoke it, until the target answers.
+    revoke it, until the target answers. ``epoch`` is the recorder's when the lease was reserved.
     """
 
     lease: Lease
@@ -29,6 +29,7 @@ class Entry:
     minting_since: datetime | None = None
     put_off: PutOff = field(default_factory=PutOff)
     failed: FailedRevocation | None = None
+    epoch: int = 0
 
     def page(self) -> Lease:
         """Return the lease with what went wrong with its end: for its page, and for people."""

@@ -147,8 +147,10 @@ class Leases:
             not_after=not_after,
         )
         lease = order.lease
-        self._open[lease.id] = entry = Entry(lease=lease, order=order, basis=basis)
-        return self._moved(entry, lease)
+        entry = Entry(lease=lease, order=order, basis=basis, epoch=self._recorder.epoch)
+        self._moved(entry, lease)
+        self._open[lease.id] = entry
+        return lease
 
     def _reusable(self, task_id: str, target: str, now: datetime) -> Entry | None:
         for entry in self._open.values():
@@ -157,6 +159,7 @@ class Leases:
                 (lease.task, lease.target, lease.scope) == (task_id, target, LeaseScope.TASK)
                 and lease.state in _USABLE
                 and entry.order is not None
+                and entry.epoch == self._recorder.epoch  # else its records may be lost
                 and lease.expires_at - self._margin > now
             ):
                 return entry
@@ -223,8 +226,7 @@ class Leases:
         if lease.state not in _USABLE or lease.id not in self._open:
             # The task ended while the target was minting: nobody may use what it minted.
             self._open[lease.id] = entry
-            self._moved(entry, answered.moved(LeaseState.SETTLING, confirmed=None))
-            await self._revoke(entry)
+            await self._revoke(entry, answered.moved(LeaseState.SETTLING, confirmed=None))
             raise NotFoundError(f"lease `{lease.id}` was settled while it was being issued")
         entry.credential = credential
         self._moved(entry, answered.moved(LeaseState.ISSUED))
@@ -243,9 +245,8 @@ class Leases:
         if entry is None:
             return
         entry.credential = None
-        if entry.lease.state in _USABLE:
-            self._moved(entry, entry.lease.moved(LeaseState.SETTLING))
-        await self._revoke(entry)
+        usable = entry.lease.state in _USABLE
+        await self._revoke(entry, entry.lease.moved(LeaseState.SETTLING) if usable else None)
         await self._recorder.barrier()
 
     async def settle_task(self, task_id: str) -> None:
@@ -273,9 +274,11 @@ class Leases:
         if entry is None:
             raise NotFoundError(f"lease `{lease_id}` is not open: see `remit lease list`")
         step = Step(kind="lease.revoke_asked", body={"lease": lease_id, "by": by})
-        self._recorder.stage(step, Context(task=entry.lease.task, call=entry.lease.call))
         entry.put_off = PutOff()
-        await self.settle(entry.lease)
+        try:
+            self._recorder.stage(step, Context(task=entry.lease.task, call=entry.lease.call))
+        finally:
+            await self.settle(entry.lease)
         return entry.page()
 
     async def sweep(self, running: Callable[[str], bool]) -> int:
@@ -328,7 +331,15 @@ class Leases:
             if error is not None:
                 raise error
 
-    async def _revoke(self, entry: Entry) -> None:
+    async def _revoke(self, entry: Entry, moved: Lease | None = None) -> None:
+        """Write ``moved`` down, and revoke, whether or not the journal takes it."""
+        try:
+            if moved is not None:
+                self._moved(entry, moved)
+        finally:
+            await self._ask_back(entry)
+
+    async def _ask_back(self, entry: Entry) -> None:
         """Ask the target while whoever holds the credential lets go: over when both are done."""
         lease, seconds = entry.lease, self._revoke_seconds
         letting_go = asyncio.ensure_future(self._holders.let_go(lease.id, seconds))
