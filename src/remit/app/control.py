@@ -87,7 +87,7 @@ def control_app(house: House) -> ASGIApp:
     }
     return app_of(
         [
-            *health.routes(checks, house.metrics.registry, seen),
+            *health.routes(checks, house.metrics.registry, seen, owner),
             *status.routes(lambda: standing(house), house.trust_domain.bundle, callers),
             *leases.routes(authority, house.lease_pages, callers),
             *oauth.routes(

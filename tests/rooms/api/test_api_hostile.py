@@ -223,12 +223,17 @@ async def test_readiness_names_the_part_that_is_not_and_what_is_wrong():
 async def test_a_target_that_is_down_is_shown_and_does_not_make_all_of_it_unready():
     contacts = Contacts(lambda: datetime(2026, 11, 25, 12, tzinfo=UTC))
     seen = {"brokers": lambda: contacts.among(["crm", "bao"]), "services": dict}
-    app = Starlette(routes=health.routes({}, CollectorRegistry(), seen))
-    transport = httpx2.ASGITransport(app=app)
+    owners = [True]
+    routes = health.routes({}, CollectorRegistry(), seen, lambda _: owners[0] or None)
+    transport = httpx2.ASGITransport(app=Starlette(routes=routes))
     contacts.noted("crm", None)
     contacts.noted("crm", "the database server cannot be used")
     async with httpx2.AsyncClient(transport=transport, base_url="http://remit") as client:
         answer = await client.get("/readyz")
+        owners[0] = False
+        others = (await client.get("/readyz")).json()
+    assert others["brokers"]["crm"]["last_failed"] == "2026-11-25T12:00:00Z"
+    assert "cannot be used" not in str(others)  # such words may quote a call's arguments
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "ready",
