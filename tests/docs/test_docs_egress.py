@@ -53,7 +53,11 @@ def test_the_configuration_and_the_template_on_the_page_are_read(tmp_path: Path,
     (parsed,) = parse_templates({"templates/refund.toml": template.encode()}).values()
     offered = {f"payments/{each.name}" for each in service.operations.all}
     assert {capability.target for capability in parsed.capabilities} == offered
-    assert catalogued(loaded)["payments"].tools.keys() == {"orders.get", "refund"}
+    known = catalogued(loaded)["payments"]
+    assert known.tools.keys() == {"orders.get", "refund"}
+    assert known.environment in parsed.environments
+    said = [tool.confidentiality for tool in known.tools.values()]
+    assert all(each is None or each <= parsed.data_ceiling for each in said)
 
 
 def test_the_page_names_every_header_that_goes_up():

@@ -11,6 +11,7 @@ import pytest
 from remit.app.config import load
 from remit.app.options import catalogued, upstreams
 from remit.tasks.schemas import compile_schema
+from remit.tasks.templates import parse_templates
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/sql.md").read_text()
 
@@ -18,9 +19,12 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/sql.md").read_text()
 def test_the_configuration_and_the_capability_on_the_page_are_read(tmp_path: Path):
     shown, capability = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "remit.toml").write_text(shown)
-    [upstream] = upstreams(load(tmp_path / "remit.toml"))
+    loaded = load(tmp_path / "remit.toml")
+    [upstream] = upstreams(loaded)
     assert upstream.sql is not None
     assert upstream.sql.default_schema == "crm"
+    (template,) = parse_templates({"templates/crm.ask.toml": capability.encode()}).values()
+    assert catalogued(loaded)["crm"].environment in template.environments
     [bound] = tomllib.loads(capability)["capability"]
     for schema in bound["args"].values():
         compile_schema(schema)

@@ -130,6 +130,7 @@ _PYTHON = """\
 import os
 
 import httpx2
+import mcp
 from mcp.client.streamable_http import streamable_http_client
 from spiffe import WorkloadApiClient
 

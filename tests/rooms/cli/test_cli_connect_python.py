@@ -36,6 +36,7 @@ def test_the_printed_agent_proves_each_request(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("REMIT_TASK", "the task token")
     printed: dict[str, Any] = {}
     exec(_text("python", "coder", ["git", "crm"], None, URL), printed)
+    assert hasattr(printed["mcp"], "Client"), "what the printed comment uses is imported"
     auth = printed["Governed"]()
     proofs = Proofs(url=URL, clock=lambda: datetime.now(UTC))
     for _ in range(2):
