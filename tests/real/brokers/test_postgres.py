@@ -504,6 +504,7 @@ async def test_the_survey_says_what_public_may_do_and_what_the_account_is(target
         assert "crm.power()" in said
         assert "schema public" in said
         assert "database `other`" in said
+        assert "REVOKE CONNECT ON DATABASE other FROM PUBLIC" in said
         assert "superuser" not in said
         assert "temporary tables" not in said
         assert not any(each.stops for each in found)

@@ -44,7 +44,7 @@ _FINDINGS = (
             "has_schema_privilege('public', oid, 'CREATE') AND NOT starts_with(nspname, "
             "'pg_temp') ORDER BY 1"
         ),
-        "PUBLIC may create objects in schema {}: REVOKE CREATE ON SCHEMA … FROM PUBLIC",
+        "PUBLIC may create objects in schema {0}: REVOKE CREATE ON SCHEMA {0} FROM PUBLIC",
     ),
     (
         (
@@ -66,18 +66,18 @@ _FINDINGS = (
     ),
     (
         (
-            "SELECT datname FROM pg_database WHERE datallowconn AND datname <> "
+            "SELECT quote_ident(datname) FROM pg_database WHERE datallowconn AND datname <> "
             "current_database() AND has_database_privilege('public', oid, 'CONNECT') ORDER "
             "BY 1 LIMIT 20"
         ),
-        ("PUBLIC may connect to database `{}` too: REVOKE CONNECT ON DATABASE … FROM PUBLIC"),
+        "PUBLIC may connect to database `{0}` too: REVOKE CONNECT ON DATABASE {0} FROM PUBLIC",
     ),
     (
         (
-            "SELECT current_database() WHERE has_database_privilege('public', "
+            "SELECT quote_ident(current_database()) WHERE has_database_privilege('public', "
             "current_database(), 'TEMPORARY')"
         ),
-        ("PUBLIC may make temporary tables in `{}`: REVOKE TEMPORARY ON DATABASE … FROM PUBLIC"),
+        "PUBLIC may make temporary tables in `{0}`: REVOKE TEMPORARY ON DATABASE {0} FROM PUBLIC",
     ),
 )
 
