@@ -31,6 +31,11 @@ class Entry:
     failed: FailedRevocation | None = None
     epoch: int = 0
 
+    @property
+    def usable(self) -> bool:
+        """Whether the lease has not begun to end."""
+        return self.lease.state in {LeaseState.RESERVED, LeaseState.ISSUED}
+
     def page(self) -> Lease:
         """Return the lease with what went wrong with its end: for its page, and for people."""
         failed = self.failed

@@ -36,8 +36,6 @@ from remit.model.task import Task
 
 log = structlog.get_logger()
 
-_USABLE = {LeaseState.RESERVED, LeaseState.ISSUED}
-
 
 class Leases:
     """Reserves, issues and settles; upstreams without a binding need no credential."""
@@ -157,7 +155,7 @@ class Leases:
             lease = entry.lease
             if (
                 (lease.task, lease.target, lease.scope) == (task_id, target, LeaseScope.TASK)
-                and lease.state in _USABLE
+                and entry.usable
                 and entry.order is not None
                 and entry.epoch == self._recorder.epoch  # else its records may be lost
                 and lease.expires_at - self._margin > now
@@ -190,7 +188,7 @@ class Leases:
         if entry is None:
             raise NotFoundError(f"lease `{lease.id}` is not open any more")
         async with entry.minting:
-            if entry.lease.state not in _USABLE or entry.order is None:
+            if not entry.usable or entry.order is None:
                 raise NotFoundError(f"lease `{lease.id}` is not open any more")
             if entry.credential is not None:
                 return entry.credential
@@ -223,7 +221,7 @@ class Leases:
         answered = replace(
             lease, memo=credential.memo, sealed=sealed, issued_at=now, expires_at=expires_at
         )
-        if lease.state not in _USABLE or lease.id not in self._open:
+        if not entry.usable or lease.id not in self._open:
             # The task ended while the target was minting: nobody may use what it minted.
             self._open[lease.id] = entry
             await self._revoke(entry, answered.moved(LeaseState.SETTLING, confirmed=None))
@@ -245,7 +243,7 @@ class Leases:
         if entry is None:
             return
         entry.credential = None
-        usable = entry.lease.state in _USABLE
+        usable = entry.usable
         await self._revoke(entry, entry.lease.moved(LeaseState.SETTLING) if usable else None)
         await self._recorder.barrier()
 
@@ -296,7 +294,7 @@ class Leases:
 
     def _stale(self, entry: Entry, running: Callable[[str], bool], now: datetime) -> bool:
         lease = entry.lease
-        if lease.state not in _USABLE or entry.order is None or not running(lease.task):
+        if not entry.usable or entry.order is None or not running(lease.task):
             return True
         late = entry.minting_since is not None and entry.minting_since + self._quarantine < now
         return lease.expires_at <= now or late
@@ -314,7 +312,7 @@ class Leases:
         return tuple(
             (entry.lease, entry.basis)
             for entry in self._open.values()
-            if entry.basis is not None and entry.lease.state in _USABLE
+            if entry.basis is not None and entry.usable
         )
 
     @property

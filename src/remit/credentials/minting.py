@@ -10,7 +10,13 @@ import structlog
 
 from remit.credentials.entry import Entry
 from remit.credentials.port import Broker, Order
-from remit.model.errors import BrokerError, EvidenceError, NotMintedError, RemitError
+from remit.model.errors import (
+    BrokerError,
+    EvidenceError,
+    NotFoundError,
+    NotMintedError,
+    RemitError,
+)
 from remit.model.lease import Credential
 
 log = structlog.get_logger()
@@ -27,20 +33,22 @@ async def mint(
 
     Raises:
         NotMintedError: the target minted nothing.
+        NotFoundError: the lease ended before anything was minted.
         EvidenceError: ``barrier`` raised it, and nothing was minted.
         BrokerError: the target failed, and may have minted all the same.
     """
-    entry.minting_since = clock()
 
     async def durable() -> None:
         await barrier()
+        if not entry.usable:
+            raise NotFoundError(f"lease `{entry.lease.id}` ended before anything was minted")
         entry.minting_since = clock()  # from here on it may come to something
 
     try:
         if not broker.traits.prepares:
             await durable()
         minted = await broker.issue(replace(order, durable=durable))
-    except (NotMintedError, EvidenceError):
+    except (NotMintedError, NotFoundError, EvidenceError):
         entry.minting_since = None
         raise
     except RemitError:

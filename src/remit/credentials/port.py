@@ -49,7 +49,7 @@ class Order:
     the person. ``call`` is None for a lease of a whole task. ``ours``: nobody but Remit itself will
     use the credential, no program of others. ``expires_at`` of the lease is the latest that the
     credential may live. ``durable`` returns once the lease's row is on disk, and
-    raises EvidenceError where it cannot be: nothing may have come to be at the target by then.
+    raises an error to be let through where it cannot be, or the lease ended: nothing may have come to be at the target by then.
     """
 
     lease: Lease

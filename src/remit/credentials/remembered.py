@@ -11,31 +11,54 @@ from datetime import datetime, timedelta
 
 _KEPT = timedelta(hours=1)
 _MOST = 20_000
+_FEWER = 18_000
 
 
 class Remembered:
     """Secrets by lease. Nothing prints it."""
 
     def __init__(self) -> None:
-        self._leases: dict[str, str] = {}
+        self._of: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, datetime] = {}
+        self._found: dict[str, str] | None = None
+        self._count = 0
 
     def add(self, lease_id: str, secrets: Iterable[str]) -> None:
-        """Remember what a lease's credential is made of."""
-        for secret in secrets:
-            self._leases[secret] = lease_id
-        while len(self._leases) > _MOST:
-            del self._leases[next(iter(self._leases))]
+        """Remember what a lease's credential is made of.
+
+        Where there are many, those of leases that ended are forgotten sooner, the oldest first.
+        """
+        self._of[lease_id] = kept = tuple(secrets)
+        self._count += len(kept)
+        if self._found is not None:
+            self._found.update(dict.fromkeys(kept, lease_id))
+        if self._count > _MOST:
+            self._forget_down_to(_FEWER)
 
     def ended(self, lease_id: str, now: datetime) -> None:
         """Begin to forget a lease."""
-        self._ended[lease_id] = now
+        if lease_id in self._of:
+            self._ended[lease_id] = now
 
     def all(self, now: datetime) -> Mapping[str, str]:
-        """Return every secret with its lease's id."""
-        over = {lease for lease, ended_at in self._ended.items() if ended_at + _KEPT < now}
-        if over:
-            self._leases = {s: lease for s, lease in self._leases.items() if lease not in over}
-            for lease in over:
-                del self._ended[lease]
-        return self._leases
+        """Return every secret with its lease's id; of several leases that have it, an open one's."""
+        for lease_id in [each for each, at in self._ended.items() if at + _KEPT < now]:
+            self._forget(lease_id)
+        if self._found is None:
+            over = (each for each in self._of if each in self._ended)
+            alive = (each for each in self._of if each not in self._ended)
+            self._found = {
+                s: each for leases in (over, alive) for each in leases for s in self._of[each]
+            }
+        return self._found
+
+    def _forget_down_to(self, most: int) -> None:
+        for lease_id in list(self._ended):
+            if self._count <= most:
+                return
+            self._forget(lease_id)
+
+    def _forget(self, lease_id: str) -> None:
+        del self._ended[lease_id]
+        self._count -= len(self._of.pop(lease_id))
+        self._found = None

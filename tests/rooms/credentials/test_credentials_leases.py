@@ -72,6 +72,46 @@ async def test_a_row_that_cannot_be_made_durable_is_over_at_once(prepares: bool)
     assert book.leases.open_leases() == ()
 
 
+@pytest.mark.parametrize("prepares", [False, True])
+async def test_a_lease_that_ends_while_it_becomes_durable_is_not_minted(prepares: bool):
+    book, durable = Book(target=PreparingTarget() if prepares else MemoryTarget()), asyncio.Event()
+
+    async def barrier() -> None:
+        await durable.wait()
+
+    lease = book.reserve(task_of())
+    minting = asyncio.create_task(book.leases.issue(lease, durable=barrier))
+    await asyncio.sleep(0)
+    await book.leases.settle(lease)
+    assert book.leases.open_leases() == (), "nothing is on its way to the target yet"
+    durable.set()
+    with pytest.raises(NotFoundError, match="ended before anything was minted"):
+        await minting
+    assert book.target.live == set()
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+async def test_a_call_that_leaves_while_its_tasks_lease_becomes_durable_spoils_it_for_nobody(
+    prepares: bool,
+):
+    target = PreparingTarget() if prepares else MemoryTarget()
+    book = Book(target=target, scope=LeaseScope.TASK)
+
+    async def barrier() -> None:
+        await asyncio.Event().wait()
+
+    lease = book.reserve(task_of())
+    leaving = asyncio.create_task(book.leases.issue(lease, durable=barrier))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    again = book.reserve(task_of())
+    assert again.id == lease.id
+    await book.leases.issue(again)
+    assert book.target.live == {lease.handle}
+
+
 class PreparingTarget(MemoryTarget):
     """Goes as far as it can while the row is on its way to the disk."""
 
