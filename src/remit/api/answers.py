@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.identity.dpop import challenge
-from remit.model.errors import InputError, RemitError, UnidentifiedError
+from remit.model.errors import InputError, ProofError, RemitError, UnidentifiedError
+from remit.proof.encoding import parse_strict
 
 log = structlog.get_logger()
 
@@ -68,18 +69,20 @@ async def body_of(request: Request, shape: type[T]) -> T:
     """Read the request's body as ``shape``; fields it does not know are refused.
 
     Raises:
-        InputError: too long, not JSON, or not of that shape.
+        InputError: too long, not JSON, JSON that means two things, or not of that shape.
     """
     read = bytearray()
     async for chunk in request.stream():
         read += chunk
         if len(read) > MAX_BODY_BYTES:
             raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    data = bytes(read) or b"{}"
     try:
-        return msgspec.json.decode(bytes(read) or b"{}", type=shape)
+        parse_strict(data)
+        return msgspec.json.decode(data, type=shape)
     except RecursionError as error:
         raise InputError("the body is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ProofError, msgspec.DecodeError, UnicodeDecodeError) as error:
         message = str(error)
         raise InputError(f"the body: {message[:1].lower()}{message[1:]}") from error
 

@@ -239,7 +239,8 @@ def schema(wanted: Any) -> str:
 def _budget(value: Any) -> list[str] | None:
     if not isinstance(value, dict):
         return None
-    said = [f"{name} {value[name]}" for name in ("calls", "seconds") if value.get(name) is not None]
+    counts = [(name, value.get(name)) for name in ("calls", "seconds")]
+    said = [f"{name} {round(count, 3)}" for name, count in counts if count is not None]
     amounts = value.get("amounts") or []
     if isinstance(amounts, dict):
         said += [f"{name} {spent}" for name, spent in amounts.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,9 +124,18 @@ def verify(
 
 
 @app.command
-def key(*, common: Common = DEFAULTS) -> None:
-    """Print the log's name and public key: hand it to those who verify, for `--vkey`."""
+def key(*, vkey_only: bool = False, common: Common = DEFAULTS) -> None:
+    """Print the log's name and public key: hand it to those who verify, for `--vkey`.
+
+    Parameters
+    ----------
+    vkey_only
+        Print the key and nothing else, as `--vkey` takes it.
+    """
     log = common.client().get("status")["log"]
+    if vkey_only and not common.json:
+        sys.stdout.write(log["vkey"] + "\n")
+        return
     common.emit({"origin": log["origin"], "vkey": log["vkey"]})
 
 

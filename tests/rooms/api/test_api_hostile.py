@@ -168,6 +168,8 @@ async def test_a_limit_that_is_no_number_in_bounds_is_refused(limit: str):
         b"null",
         b'{"a": NaN}',
         b'{"a": 1} {"b": 2}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": 1, "\\u0062": 2}}',
         b'{"a": "\xff"}',
         b'{"a": "\\ud800"}',
         b"\xef\xbb\xbf{}",

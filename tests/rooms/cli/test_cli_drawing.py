@@ -48,7 +48,7 @@ TASK = {
             {"name": "usd", "limit": "100", "target": "payments/refund", "argument": "amount"}
         ],
     },
-    "spent": {"calls": 3, "seconds": 0.25, "amounts": {"usd": "12.50"}},
+    "spent": {"calls": 3, "seconds": 0.25044806999809225, "amounts": {"usd": "12.50"}},
     "label": {"confidentiality": "internal", "trusted": False, "categories": []},
     "environments": ["dev", "staging"],
     "closed_at": None,

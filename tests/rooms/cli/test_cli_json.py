@@ -207,6 +207,7 @@ def test_each_of_these_is_also_text_for_people(say: Said):
     vkey = key["vkey"]
     assert vkey.startswith(f"{key['origin']}+")
     assert vkey in say("evidence", "key").split()
+    assert say("evidence", "key", "--vkey-only") == f"{vkey}\n"
     assert vkey in say("doctor", status=None).split()
 
 
