@@ -132,7 +132,9 @@ class Place:
             return data
 
     def register(self, name: str = "drafter") -> None:
-        """Register an agent."""
+        """Register an agent, and see to it that the helpdesk's tools are known by then."""
+        if listens(self.desk):  # remit looks by itself as well, in its own time
+            self.control.post("catalog", "scan", body={"upstream": "desk"})
         self.control.post(
             "agents", body={"name": name, "owner": "user:ada", "templates": ["draft"]}
         )
