@@ -42,8 +42,8 @@ class Remembered:
 
     def all(self, now: datetime) -> Mapping[str, str]:
         """Return every secret with its lease's id; of several leases that have it, an open one's."""
-        for lease_id in [each for each, at in self._ended.items() if at + _KEPT < now]:
-            self._forget(lease_id)
+        while self._ended and next(iter(self._ended.values())) + _KEPT < now:  # the oldest is first
+            self._forget(next(iter(self._ended)))
         if self._found is None:
             over = (each for each in self._of if each in self._ended)
             alive = (each for each in self._of if each not in self._ended)
