@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,13 +18,9 @@ import aiohttp
 import pytest
 from authority import Place, draft
 from certificate_house import INSTALLATION, surroundings
-from openssh import ACCOUNT, sshd
-
-if not os.environ.get("REMIT_REQUIRE_REAL"):
-    pytest.importorskip("botocore")
-
 from kms_server import ACCESS_KEY, SECRET_KEY, Kms, log_in
 from moto_kms import MotoKms, moto_kms
+from openssh import ACCOUNT, sshd
 from test_pkcs11 import command, ready
 
 from remit.app.own_keys import OwnKeys

@@ -16,12 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-if not os.environ.get("REMIT_REQUIRE_REAL"):
-    pytest.importorskip("botocore")
-
 import botocore.session
+import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 from joserfc import jwt

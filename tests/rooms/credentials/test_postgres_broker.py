@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("psycopg")
-
 import sql_skeleton as statements
 from postgres_crm import surroundings
 from psycopg import pq

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-if not os.environ.get("REMIT_REQUIRE_REAL"):
-    pytest.importorskip("botocore")
-
 from kms_server import ACCESS_KEY, ACCOUNT, SECRET_KEY, Kms, log_in
 
 from remit import plugins
